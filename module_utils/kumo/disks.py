@@ -1,0 +1,69 @@
+"""A guest's root disk: a qcow2 file over the host's read-only copy of its image.
+
+Owns ``servers/<id>/disk``. Never opens a guest's disk to find out what it is: every qemu-img call names its
+formats (security cases 5 and 6). Next room: ``images.py`` below it, ``guests.py`` above.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from . import image_formats, images
+from .errors import KumoError
+
+GIB = 1 << 30
+QEMU_IMG_DEADLINE_S = 30
+
+
+def choose_size(server: dict, virtual_size: int) -> int:
+    """The disk's bytes: the flavor's root disk, or the image's own size where that is 0.
+
+    KumoError where the image is larger than the flavor allows (security case 7).
+    """
+    allowed = server["root_gb"] * GIB
+    if allowed and virtual_size > allowed:
+        raise KumoError(
+            f"image {server['image']} is a disk of {virtual_size} bytes; "
+            f"the flavor of server {server['id']} allows {server['root_gb']} GiB"
+        )
+    return max(allowed, virtual_size)
+
+
+def apply_disk(document: dict, server: dict, directory: Path) -> dict:
+    """Make the disk where there is none: {image, driver} of what lies below it. KumoError says why it cannot be."""
+    cached = images.read_image(document, server["image"])
+    if cached is None:
+        raise KumoError(f"image {server['image']} is not on this host (yet)")
+    base = {"image": server["image"], "driver": image_formats.build_driver(cached["disk_format"])}
+    path = directory / "disk"
+    if path.exists():
+        return base
+    size = choose_size(server, cached["virtual_size"])
+    part = directory / ".disk.part"
+    part.unlink(missing_ok=True)
+    image = images.build_image_path(document, server["image"])
+    _run_qemu_img("create", "-q", "-f", "qcow2", "-F", base["driver"], "-b", str(image), str(part), str(size))
+    os.chmod(part, 0o600)
+    os.replace(part, path)
+    return base
+
+
+def _run_qemu_img(*arguments: str) -> None:
+    try:
+        ended = subprocess.run(
+            ["qemu-img", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=QEMU_IMG_DEADLINE_S,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise KumoError("qemu-img is not installed on this host; the role hypervisor installs it") from None
+    except subprocess.TimeoutExpired:
+        raise KumoError(f"qemu-img {arguments[0]} took longer than {QEMU_IMG_DEADLINE_S} s") from None
+    if ended.returncode:
+        raise KumoError(f"qemu-img {arguments[0]} failed: {ended.stderr.strip()[:500]}")

@@ -1,0 +1,61 @@
+"""One row of the document's ``servers`` with its defaults, checked; pure.
+
+A host does not trust the document to be well-formed: a bad row is that server's error and nobody else's.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .core import UUID
+from .errors import KumoError
+
+DEFAULTS = {
+    "project_id": "",
+    "power": "on",
+    "reboot": {},
+    "start": {},
+    "stop": {},
+    "vcpus": 1,
+    "memory_mb": 128,
+    "root_gb": 0,
+    "image": None,
+    "ports": [],
+    "console": None,
+}
+
+
+def parse_server(row: dict) -> dict:
+    """The fields of a server that shape its guest; KumoError names the field that is wrong.
+
+    Metadata, user data and the name are left out: they never reach the guest's definition, nor any diff.
+    """
+    server = {name: default if row.get(name) is None else row[name] for name, default in DEFAULTS.items()}
+    server["id"] = row["id"]
+    server["reboot"] = {"wanted": 0, "type": "SOFT", **server["reboot"]}
+    server["start"] = {"wanted": 0, **server["start"]}
+    server["stop"] = {"graceful": True, **server["stop"]}
+
+    def check(right: bool, name: str, sentence: str):
+        if not right:
+            raise KumoError(f"server {row['id']}: {name} {sentence}")
+
+    check(bool(re.fullmatch(r"[0-9A-Za-z_-]{0,64}", str(server["project_id"]))), "project_id", "is not a project's id")
+    check(server["power"] in ("on", "off"), "power", f"is {server['power']!r}; it must be on or off")
+    check(server["reboot"]["type"] in ("SOFT", "HARD"), "reboot.type", "must be SOFT or HARD")
+    for name, lowest in (("vcpus", 1), ("memory_mb", 1), ("root_gb", 0)):
+        check(_is_number(server[name], lowest), name, f"is {server[name]!r}; it must be a number from {lowest}")
+    for name in ("reboot", "start"):
+        check(_is_number(server[name]["wanted"], 0), f"{name}.wanted", "must be a number from 0")
+    check(isinstance(server["stop"]["graceful"], bool), "stop.graceful", "must be true or false")
+    check(_is_uuid(server["image"]), "image", f"is {server['image']!r}; it must be an image's UUID")
+    check(isinstance(server["ports"], list) and all(map(_is_uuid, server["ports"])), "ports", "must be a list of UUIDs")
+    return server
+
+
+def _is_number(value, lowest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+
+
+def _is_uuid(value) -> bool:
+    return isinstance(value, str) and bool(UUID.fullmatch(value))

@@ -1,0 +1,1 @@
+"""The parts of the guest image's builder. Start reading at ../build_guest_image.py."""

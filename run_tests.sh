@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# Sets up what the tests need and runs them, tier by tier; the last line counts them all.
+set -uo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+cd "$here" || exit 1
+
+usage() {
+    cat <<TEXT
+usage: ./run_tests.sh [TIER ...] [-- PYTEST OPTIONS]
+
+  unit      lint, formatting, module and role documentation, pure functions, tables    ~1 minute
+  api       the Flask app and the loop over SQLite and PostgreSQL                      ~4 minutes
+  host      modules against this machine's libvirt, bridges, iptables in namespaces    ~5 minutes
+  e2e       ./stack.sh, unmodified clients and real guests, kills, ./unstack.sh        ~10 minutes
+
+Without a tier all are run, as CI does. Root is needed for host and e2e. Packages that are missing are
+installed (Debian's by apt, Python's into .venv). A cloud that runs already is used by e2e and then left.
+TEXT
+}
+
+tiers=()
+options=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        unit | api | host | e2e) tiers+=("$1") ;;
+        -h | --help) usage; exit 0 ;;
+        --) shift; options=("$@"); break ;;
+        *) echo "run_tests.sh: unknown tier $1" >&2; usage >&2; exit 2 ;;
+    esac
+    shift
+done
+[ ${#tiers[@]} -gt 0 ] || tiers=(unit api host e2e)
+
+unset PYTHONPATH PYTHONHOME VIRTUAL_ENV ANSIBLE_CONFIG OS_CLOUD
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export LANG=C.UTF-8 LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive PIP_ROOT_USER_ACTION=ignore
+reports=$(mktemp -d)
+failed=0
+extra_passed=0
+extra_failed=0
+started=$SECONDS
+trap 'rm -rf "$reports"' EXIT
+
+say() { printf '\n== [%4d s] %s\n' $((SECONDS - started)) "$*"; }
+
+need_packages() {
+    local missing=() package
+    for package in "$@"; do
+        [ "$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "Debian packages: ${missing[*]}"
+    apt-get -q -o DPkg::Lock::Timeout=300 update >/dev/null &&
+        apt-get -q -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "${missing[@]}" >/dev/null || {
+        echo "run_tests.sh: apt-get could not install ${missing[*]}" >&2
+        exit 1
+    }
+}
+
+# One check that is no pytest run: counted like a test.
+check() {
+    local name=$1
+    shift
+    if "$@" >"$reports/check.log" 2>&1; then
+        extra_passed=$((extra_passed + 1))
+        echo "passed: $name"
+    else
+        extra_failed=$((extra_failed + 1))
+        failed=1
+        echo "FAILED: $name"
+        tail -40 "$reports/check.log"
+    fi
+}
+
+run_pytest() {
+    local name=$1
+    shift
+    .venv/bin/python -m pytest -q -p no:cacheprovider --junit-xml="$reports/$name.xml" "$@" "${options[@]}"
+    local code=$?
+    # Counted from the report; a run that made none has failed as a whole.
+    if [ $code -ne 0 ]; then failed=1; fi
+    if [ ! -e "$reports/$name.xml" ]; then extra_failed=$((extra_failed + 1)); fi
+}
+
+need_packages ca-certificates git python3 python3-venv
+say "Python packages (.venv)"
+roles/controller/files/install_venv.sh "$here/.venv" "$here/requirements-dev.txt" >"$reports/venv.log" 2>&1 || {
+    cat "$reports/venv.log"
+    echo "run_tests.sh: the Python packages could not be installed" >&2
+    exit 1
+}
+
+run_unit() {
+    say "unit: lint and documentation"
+    local bin=$here/.venv/bin
+    check "ruff check" "$bin/ruff" check .
+    check "ruff format" "$bin/ruff" format --check .
+    check "ansible-lint, production profile" env PATH="$bin:$PATH" ANSIBLE_CONFIG="$here/ansible.cfg" "$bin/ansible-lint" --offline --profile production
+    local module
+    for module in library/kumo_*.py; do
+        module=$(basename "$module" .py)
+        check "ansible-doc $module" env ANSIBLE_CONFIG="$here/ansible.cfg" "$bin/ansible-doc" -M library -t module "$module"
+    done
+    check "playbooks parse" env ANSIBLE_CONFIG="$here/ansible.cfg" "$bin/ansible-playbook" -i inventories/single-node --syntax-check playbooks/site.yml playbooks/apply_host.yml
+    say "unit: pure functions and tables"
+    run_pytest unit -n 2 tests/unit tests/golden tests/modules tests/test_completeness.py
+}
+
+run_api() {
+    say "api: SQLite"
+    run_pytest api-sqlite -n 2 tests/api
+    need_packages postgresql
+    say "api: PostgreSQL"
+    # A server of our own, on a socket in a folder of our own, with nothing to keep.
+    local folder bin
+    folder=$(mktemp -d /tmp/kumo-postgresql.XXXXXX)
+    bin=$(ls -d /usr/lib/postgresql/*/bin | tail -1)
+    chown postgres "$folder"
+    if runuser -u postgres -- "$bin/initdb" -D "$folder/data" -A trust >"$reports/initdb.log" 2>&1 &&
+        runuser -u postgres -- "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/log" \
+            -o "-c listen_addresses='' -k $folder -c fsync=off -c synchronous_commit=off -c full_page_writes=off" start >"$reports/pg.log" 2>&1; then
+        KUMO_TEST_DATABASE_URL="postgresql+psycopg://postgres@/postgres?host=$folder" run_pytest api-postgresql -n 2 tests/api
+        runuser -u postgres -- "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null
+    else
+        cat "$reports/initdb.log" "$reports/pg.log"
+        echo "FAILED: PostgreSQL could not be started"
+        extra_failed=$((extra_failed + 1))
+        failed=1
+    fi
+    rm -rf "$folder"
+}
+
+need_root() {
+    [ "$(id -u)" = 0 ] || { echo "run_tests.sh: the tier $1 needs root" >&2; exit 1; }
+}
+
+run_host() {
+    need_root host
+    # What the role installs on a host is what its tests run on.
+    mapfile -t packages < <(.venv/bin/python scripts/list_packages.py)
+    need_packages "${packages[@]}" busybox-static util-linux
+    say "host: libvirt, bridges, namespaces, iptables, the guest image"
+    run_pytest host tests/host
+}
+
+run_e2e() {
+    need_root e2e
+    say "e2e: a cloud by ./stack.sh, its clients, its guests, and ./unstack.sh"
+    run_pytest e2e -x -s tests/e2e
+}
+
+for tier in "${tiers[@]}"; do "run_$tier"; done
+
+say "all tiers done: ${tiers[*]}"
+exec .venv/bin/python - "$reports" "$extra_passed" "$extra_failed" "$failed" <<'PYTHON'
+"""Adds up the reports; the last line of everything."""
+import shutil
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+folder, passed, failed, bad = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+skipped = 0
+for report in sorted(folder.glob("*.xml")):
+    for suite in ElementTree.parse(report).iter("testsuite"):
+        count = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
+        wrong = count["failures"] + count["errors"]
+        failed, skipped = failed + wrong, skipped + count["skipped"]
+        passed += count["tests"] - wrong - count["skipped"]
+        print(f"{report.stem}: {count['tests']} tests, {float(suite.get('time', 0)):.0f} s")
+shutil.rmtree(folder, ignore_errors=True)
+if bad and not failed:
+    failed = 1
+print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
+sys.exit(1 if failed or not passed else 0)
+PYTHON

@@ -1,0 +1,138 @@
+"""The Flask app over a real database: SQLite, or what KUMO_TEST_DATABASE_URL names; no host, no worker."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from sqlalchemy import select
+
+from web.app import create_app
+from web.auth import hash_password
+from web.bootstrap import apply_bootstrap
+from web.models import Assignment, Base, Database, Host, Project, Role, User, now
+from web.settings import build_settings
+
+PASSWORDS = {"admin": "admin-secret", "demo": "demo-secret", "other": "other-secret", "reader": "reader-secret"}
+
+
+class Cloud:
+    """The app, its database, and requests to it as some user."""
+
+    def __init__(self, settings, database):
+        self.settings, self.database = settings, database
+        self.app = create_app(settings, database=database)
+        self.http = self.app.test_client()
+        self._tokens: dict[str, str] = {}
+
+    def login(self, user: str) -> str:
+        """A token of admin, demo (member of demo), reader (reader of demo) or other (member of other)."""
+        if user not in self._tokens:
+            project = "demo" if user == "reader" else user
+            body = {
+                "auth": {
+                    "identity": {
+                        "methods": ["password"],
+                        "password": {"user": {"name": user, "domain": {"id": "default"}, "password": PASSWORDS[user]}},
+                    },
+                    "scope": {"project": {"name": project, "domain": {"id": "default"}}},
+                }
+            }
+            answer = self.http.post("/identity/v3/auth/tokens", json=body)
+            assert answer.status_code == 201, answer.text
+            self._tokens[user] = answer.headers["X-Subject-Token"]
+        return self._tokens[user]
+
+    def call(self, method: str, path: str, body=None, user: str | None = "demo", version: str | None = None, **options):
+        """Flask's test response to a request as ``user`` (None: no token), at a compute microversion."""
+        headers = dict(options.pop("headers", {}))
+        if user is not None:
+            headers.setdefault("X-Auth-Token", self.login(user))
+        if version is not None:
+            headers["OpenStack-API-Version"] = f"compute {version}"
+        if body is not None:
+            options["data"] = body if isinstance(body, str | bytes) else json.dumps(body)
+            headers.setdefault("Content-Type", "application/json")
+        return self.http.open(path, method=method, headers=headers, **options)
+
+    def get(self, path, **options):
+        return self.call("GET", path, **options)
+
+    def post(self, path, body=None, **options):
+        return self.call("POST", path, {} if body is None else body, **options)
+
+    def put(self, path, body=None, **options):
+        return self.call("PUT", path, {} if body is None else body, **options)
+
+    def patch(self, path, body=None, **options):
+        return self.call("PATCH", path, {} if body is None else body, **options)
+
+    def delete(self, path, **options):
+        return self.call("DELETE", path, **options)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Settings of a cloud whose files are below the test's own folder."""
+    return build_settings(
+        {
+            ("kumo", "state_dir"): str(tmp_path / "state"),
+            ("kumo", "run_dir"): str(tmp_path / "run"),
+            ("kumo", "log_dir"): "",
+            ("database", "url"): os.environ.get("KUMO_TEST_DATABASE_URL") or f"sqlite:///{tmp_path}/kumo.db",
+            ("identity", "key_dir"): str(tmp_path / "keys"),
+            ("identity", "password_rounds"): "4",
+            ("policy", "file"): str(tmp_path / "policy.yaml"),
+        }
+    )
+
+
+@pytest.fixture
+def database(settings):
+    """An empty database with every table; gone afterwards."""
+    database = Database(settings.database.url)
+    Base.metadata.drop_all(database.engine)
+    Base.metadata.create_all(database.engine)
+    yield database
+    Base.metadata.drop_all(database.engine)
+    database.engine.dispose()
+
+
+@pytest.fixture
+def cloud(settings, database):
+    """A bootstrapped cloud: projects admin, demo, other; one host, seen up with 8 cores, 16 GiB, 100 GB."""
+    with database.write.begin() as session:
+        apply_bootstrap(session, settings, PASSWORDS)
+        session.flush()
+        for name, project_name, role_name in (("other", "other", "member"), ("reader", "demo", "reader")):
+            project = session.scalar(select(Project).where(Project.name == project_name))
+            if project is None:
+                project = Project(domain_id="default", name=project_name)
+                session.add(project)
+            user = User(domain_id="default", name=name, password_hash=hash_password(PASSWORDS[name], 4))
+            session.add(user)
+            session.flush()
+            role = session.scalar(select(Role).where(Role.name == role_name))
+            session.add(Assignment(user_id=user.id, role_id=role.id, target_kind="project", target_id=project.id))
+        host = session.scalar(select(Host))
+        host.observed_generation = host.generation
+        host.observed_at = now()
+        host.observed = {
+            "host": {
+                "hostname": host.name,
+                "vcpus": 8,
+                "memory_mb": 16384,
+                "memory_free_mb": 15000,
+                "disk_gb": 100,
+                "disk_free_gb": 90,
+                "hypervisor_type": "QEMU",
+                "hypervisor_version": 7002022,
+                "virt_type": "qemu",
+                "cpu_info": {"model": "qemu64", "arch": "x86_64"},
+                "running_vms": 0,
+                "uptime_s": 1000,
+                "load": [0.1, 0.1, 0.1],
+            }
+        }
+    return Cloud(settings, database)

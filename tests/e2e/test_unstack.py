@@ -1,0 +1,141 @@
+"""unstack.sh leaves the machine as it was, runs twice, on half an installation and after kill -9 of everything.
+
+Takes the cloud away: run last. With KUMO_MACHINE_BEFORE (a snapshot by machine.py from before stack.sh)
+the comparison is with that; without it these tests stack and unstack by themselves.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import machine
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STATE = Path("/var/lib/kumo/stack-state")
+
+
+def run(*argv: str, timeout: float = 900) -> str:
+    """Run a script of the project; its output, and a failed test with the end of it where it fails."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("ANSIBLE", "OS_", "PYTHON", "VIRTUAL"))}
+    done = subprocess.run(
+        argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, f"{' '.join(argv)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def unstack(*options: str) -> str:
+    return run("./unstack.sh", "--keep-packages", *options)
+
+
+def kill_everything() -> None:
+    """kill -9 of what runs the cloud: supervisor, services, libvirt if ours, guests, DHCP servers."""
+    for _ in range(3):
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                environment = (entry / "environ").read_bytes().split(b"\0")
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            ours = any(text.startswith(b"KUMO_SERVICE=") for text in environment)
+            if ours or b"/etc/kumo/supervisord.conf" in line or b"/var/lib/kumo/host/" in line:
+                try:
+                    os.kill(int(entry.name), signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+        time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def before() -> dict:
+    """The machine without a cloud."""
+    given = os.environ.get("KUMO_MACHINE_BEFORE")
+    if given and Path(given).is_file():
+        return json.loads(Path(given).read_text())
+    unstack()
+    return machine.read_machine()
+
+
+def test_dry_run_changes_nothing(before):
+    """--dry-run of a whole cloud only talks."""
+    if not STATE.exists():
+        run("./stack.sh")
+    here = machine.read_machine()
+    said = run("./unstack.sh", "--dry-run")
+    assert "would remove the namespace kumo-r-" in said
+    assert "would power off kumo-" in said
+    files = machine.build_differences({**here, "files": {}}, {**machine.read_machine(), "files": {}})
+    assert files == []
+
+
+def test_whole_cloud(before):
+    """Stacked with a server, unstacked: nothing is left and nothing is missing; a second unstack is as good."""
+    if not STATE.exists():
+        run("./stack.sh")
+    unstack()
+    assert machine.build_differences(before, machine.read_machine()) == []
+    unstack()
+    assert machine.build_differences(before, machine.read_machine()) == []
+
+
+def test_what_is_not_ours_is_kept(before, tmp_path):
+    """Another bridge, another chain, another cloud and another file outlive stack and unstack."""
+    clouds = Path("/etc/openstack/clouds.yaml")
+    had = clouds.read_bytes() if clouds.exists() else None
+    clouds.parent.mkdir(exist_ok=True)
+    clouds.write_text("clouds:\n  lab: {auth: {auth_url: 'http://lab.example'}}  # mine\n")
+    subprocess.run(["ip", "link", "add", "kumote-br", "type", "bridge"], check=True)
+    subprocess.run(["iptables", "-N", "not-of-kumo"], check=True)
+    try:
+        with_ours = machine.read_machine()
+        run("./stack.sh", "--no-first-server")
+        assert "lab.example" in clouds.read_text()
+        unstack()
+        assert machine.build_differences(with_ours, machine.read_machine()) == []
+    finally:
+        subprocess.run(["ip", "link", "del", "kumote-br"], check=False)
+        subprocess.run(["iptables", "-X", "not-of-kumo"], check=False)
+        clouds.unlink()
+        if had is not None:
+            clouds.write_bytes(had)
+        elif not any(clouds.parent.iterdir()):
+            clouds.parent.rmdir()
+
+
+def test_after_kill_of_everything_and_half_an_installation(before):
+    """What a killed stack.sh and kill -9 of all processes leave is taken away too."""
+    stack = subprocess.Popen(
+        ["./stack.sh", "--no-first-server"], cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and stack.poll() is None:
+        if Path("/run/kumo/supervisor.sock").exists():
+            break
+        time.sleep(0.5)
+    os.killpg(stack.pid, signal.SIGKILL)
+    stack.wait()
+    kill_everything()
+    unstack()
+    assert machine.build_differences(before, machine.read_machine()) == []
+
+
+def test_keep_data(before):
+    """--keep-data keeps database and images, and the next stack.sh goes on with them, the first server included."""
+    run("./stack.sh")
+    client = ["/opt/kumo/client-venv/bin/openstack", "--os-cloud", "kumo", "server", "show", "first", "-f", "json"]
+    server = json.loads(run(*client))
+    unstack("--keep-data")
+    assert Path("/var/lib/kumo/kumo.db").exists()
+    left = machine.build_differences({**before, "files": {}}, {**machine.read_machine(), "files": {}})
+    assert [line for line in left if "kumo" not in line] == []
+    run("./stack.sh")
+    again = json.loads(run(*client))
+    assert (again["id"], again["status"]) == (server["id"], "ACTIVE")
+    unstack()
+    assert machine.build_differences(before, machine.read_machine()) == []

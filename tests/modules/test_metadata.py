@@ -1,0 +1,149 @@
+"""The metadata section and the daemon's answers, as tables: rows in, files and bodies out."""
+
+import base64
+import importlib.util
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.kumo import core, metadata
+from ansible.module_utils.kumo.errors import KumoError
+
+ROOT = Path(__file__).resolve().parents[2]
+_spec = importlib.util.spec_from_file_location("kumo_metadata", ROOT / "roles/hypervisor/files/kumo_metadata.py")
+daemon = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(daemon)
+
+NET = "11111111-1111-4111-8111-111111111111"
+PORT = "22222222-2222-4222-8222-222222222222"
+SERVER = "33333333-3333-4333-8333-333333333333"
+HOME = f"kumo-n-{NET}"
+LINK_LOCAL = "fe80::f816:3eff:fe00:1%kvi11111111111"
+
+
+def _document(**server):
+    return core.parse_document(
+        {
+            "version": 1,
+            "networks": [
+                {
+                    "id": NET, "mtu": 1500, "segmentation": {"type": "local"}, "home": {"kind": "network", "id": NET},
+                    "subnets": [
+                        {"id": NET, "ip_version": 4, "cidr": "10.0.0.0/24", "gateway_ip": "10.0.0.1", "dhcp": True},
+                        {"id": PORT, "ip_version": 6, "cidr": "fd00::/64", "gateway_ip": None, "dhcp": True,
+                         "ipv6_mode": "slaac"},
+                    ],
+                }
+            ],
+            "ports": [{"id": PORT, "network": NET, "mac": "FA:16:3E:00:00:01", "addresses": ["10.0.0.5", "FD00::5"]}],
+            "servers": [
+                {
+                    "id": SERVER, "wanted": "present", "ports": [PORT],
+                    "metadata": {"uuid": SERVER, "user_data": base64.b64encode(b"private").decode()}, **server,
+                }
+            ],
+        }
+    )  # fmt: skip
+
+
+def _observe(actions):
+    observed = {}
+    for action in actions:
+        digest = metadata._digest(action.args["text"])
+        observed.setdefault(action.args["namespace"], {})[action.args["address"]] = digest
+    return observed
+
+
+def test_plan_serves_each_address_once():
+    """A file per address in the home's directory; nothing when they are there; the texts are in no diff."""
+    actions = metadata.plan_metadata(_document(), {})
+    assert [(a.object_id, a.verb, a.args["namespace"], a.args["address"]) for a in actions] == [
+        (SERVER, "serve", HOME, address) for address in ("10.0.0.5", "fd00::5", LINK_LOCAL)
+    ]
+    assert all("private" not in a.before + a.after and "cHJpdmF0ZQ" not in a.before + a.after for a in actions)
+    assert metadata.plan_metadata(_document(), _observe(actions)) == []
+    content = json.loads(actions[0].args["text"])
+    assert content["local_ipv4"] == "10.0.0.5"
+    assert [row["type"] for row in content["network_data"]["networks"]] == ["ipv4_dhcp", "ipv6_slaac"]
+
+
+@pytest.mark.parametrize("fields", [{"wanted": "absent"}, {"ports": []}, {"metadata": None}])
+def test_plan_forgets_what_no_server_has(fields):
+    """A deleted server's addresses, a detached port's: forgotten, and the empty namespace left."""
+    observed = _observe(metadata.plan_metadata(_document(), {}))
+    actions = metadata.plan_metadata(_document(**fields), observed)
+    assert [(a.object_id, a.verb) for a in actions] == [("host", "forget")] * 3 + [("host", "leave")]
+
+
+def test_fault_is_the_servers_own():
+    """An unreadable address fails its server by name."""
+    document = _document()
+    document["ports"][0]["addresses"] = ["10.0.0.500"]
+    (action,) = metadata.plan_metadata(document, {})
+    assert action.object_id == SERVER
+    with pytest.raises(KumoError, match=rf"server {SERVER}: .*10\.0\.0\.500"):
+        metadata.apply_metadata(document, action)
+
+
+CONTENT = {
+    "metadata": {
+        "uuid": SERVER,
+        "hostname": "web",
+        "keys": [{"name": "a", "data": "ssh-rsa A"}, {"name": "b", "data": "ssh-rsa B"}],
+        "user_data": base64.b64encode(b"#!/bin/sh").decode(),
+    },
+    "network_data": {"links": [], "networks": [], "services": []},
+    "local_ipv4": None,
+}
+ANSWERS = {
+    "/latest/meta-data/public-keys": "0=a\n1=b",
+    "/latest/meta-data/public-keys/1": "openssh-key",
+    "/latest/meta-data/public-keys/1/openssh-key": "ssh-rsa B\n",
+    "/latest/meta-data/instance-id": SERVER,
+    "/latest/meta-data/local-ipv4": "",
+    "/latest//meta-data//hostname?x=/y": "web",
+    "/2009-04-04/user-data": b"#!/bin/sh",
+    "/openstack/2012-08-10/user_data": b"#!/bin/sh",
+    "/openstack/2015-10-15": "meta_data.json\nnetwork_data.json\nuser_data\nvendor_data.json",
+    "/openstack/2016-10-06/vendor_data2.json": "{}",
+}
+
+
+@pytest.mark.parametrize(("path", "body"), ANSWERS.items())
+def test_answers(path, body):
+    """Paths of both formats and what they answer."""
+    assert daemon.build_answer(CONTENT, path) == body
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/latest/meta-data/public-keys/2", "/latest/meta-data/hostname/x",
+        "/latest/x", "/2010-01-01/meta-data", "/openstack/2012-08-10/network_data.json", "/openstack/latest/a/b",
+        "/openstack/2013-04-04/vendor_data.json", "/openstack/2015-10-15/vendor_data2.json", "/etc/passwd",
+        "/latest/meta-data/../../etc/passwd",
+    ],
+)  # fmt: skip
+def test_nothing_there(path):
+    """Everything else is a 404."""
+    with pytest.raises(daemon.NotThere):
+        daemon.build_answer(CONTENT, path)
+
+
+def test_meta_data_by_version():
+    """What each version of the OpenStack format brought."""
+    keys = {
+        version: set(json.loads(daemon.build_answer(CONTENT, f"/openstack/{version}/meta_data.json")))
+        for version in ("2012-08-10", "2013-04-04", "2013-10-17", "2015-10-15", "2016-06-30", "latest")
+    }
+    versions = list(keys)
+    brought = [keys[new] - keys[old] for old, new in itertools.pairwise(versions)]
+    assert brought == [{"random_seed"}, {"project_id"}, {"keys"}, {"devices"}, set()]
+
+
+@pytest.mark.parametrize("address", ["../x", "10.0.0.5/..", "", "10.0.0.5%../x"])
+def test_only_addresses_name_files(tmp_path, address):
+    """What is not an address never becomes a path."""
+    with pytest.raises(daemon.NotThere):
+        daemon.Daemon(str(tmp_path)).read_content("n", "", address)

@@ -1,0 +1,234 @@
+"""What is planned for a server: what is seen and what is wanted in, verbs out."""
+
+import copy
+
+import pytest
+from ansible.module_utils.kumo import console, core, disks, guests, servers
+from ansible.module_utils.kumo.errors import KumoError
+from ansible.module_utils.kumo.server_rows import parse_server
+
+S = "aaaaaaaa-0000-4000-8000-000000000001"
+I = "aaaaaaaa-0000-4000-8000-000000000002"  # noqa: E741
+P = "aaaaaaaa-0000-4000-8000-000000000003"
+N = "aaaaaaaa-0000-4000-8000-000000000004"
+NOW = 1000.0
+KEPT = {
+    "reboot_done": 0,
+    "start_done": 0,
+    "off_by": None,
+    "stopping_since": None,
+    "pressed_at": None,
+    "rebooting": None,
+    "disk": {"image": I, "driver": "qcow2"},
+}
+ROW = {"id": S, "project_id": "p1", "wanted": "present", "power": "on", "image": I, "ports": [P], "root_gb": 1}
+OFF = {"power": "off"}
+SOFT, HARD = ({"reboot": {"wanted": 1, "type": kind}} for kind in ("SOFT", "HARD"))
+
+
+def build(row=(), seen=(), kept=()):
+    """A document with one server, and what is seen of it: by default defined as wanted and running."""
+    document = core.parse_document(
+        {
+            "version": 1,
+            "settings": {"state_dir": "/state", "virt_type": "qemu", "stop_timeout_s": 60},
+            "networks": [{"id": N}],
+            "ports": [{"id": P, "network": N, "mac": "fa:16:3e:00:00:01", "server": S, "security_groups": []}],
+            "servers": [{**ROW, **dict(row)}],
+        }
+    )
+    state = {**KEPT, **dict(kept)}
+    server = parse_server({**ROW, "power": "on"})
+    nics = servers.domain_xml.build_nics(document, server)
+    here = {"defined": True, "state": "running", "reason": "", "files": True, "disk": True, "kept": state}
+    here |= {"owned": guests.build_owned(document, server, nics, state, "qemu"), "nics": None}
+    here |= {"console": None, "fetching": False}
+    observed = {"_now": NOW, "_virt_type": "qemu", "_taps": [], "_orphans": {"domains": [], "disks": []}, "_host": {}}
+    return document, {**observed, S: {**here, **dict(seen)}}
+
+
+def off(reason):
+    return {"state": "shutoff", "reason": reason}
+
+
+NOTHING = {"defined": False, "state": None, "owned": None, "files": False, "disk": False, "kept": None}
+
+CASES = {
+    # name: (row, seen, kept, verbs)
+    "as wanted": ({}, {}, {}, []),
+    "off as wanted": (OFF, off("shutdown"), {"off_by": "us"}, []),
+    "new": ({}, NOTHING, {}, ["create", "start"]),
+    "new and off": (OFF, NOTHING, {}, ["create"]),
+    "its image is on its way": ({}, {**NOTHING, "fetching": True}, {}, []),
+    "definition lost": ({}, {"defined": False, "state": None}, {}, ["create", "start"]),
+    "state lost": ({}, {"kept": None}, {}, ["create"]),
+    "host rebooted": ({}, off("unknown"), {}, ["start"]),
+    "qemu died": ({}, off("crashed"), {}, ["start"]),
+    "start failed before": ({}, off("failed"), {}, ["start"]),
+    "somebody destroyed it": ({}, off("destroyed"), {}, ["start"]),
+    "guest shut itself down": ({}, off("shutdown"), {}, ["record"]),
+    "and stays down": ({}, off("shutdown"), {"off_by": "guest"}, []),
+    "also when libvirt forgot why": ({}, off("unknown"), {"off_by": "guest"}, []),
+    "until a start is asked": ({"start": {"wanted": 1}}, off("shutdown"), {"off_by": "guest"}, ["start"]),
+    "a start not yet recorded": ({"start": {"wanted": 1}}, off("shutdown"), {}, ["start"]),
+    "the document agrees it is off": (OFF, off("shutdown"), {"off_by": "guest"}, ["record"]),
+    "on again after our stop": ({}, off("shutdown"), {"off_by": "us"}, ["start"]),
+    "running though it was off": ({}, {}, {"off_by": "guest"}, ["record"]),
+    "start counted while running": ({"start": {"wanted": 2}}, {}, {}, ["record"]),
+    "stop": (OFF, {}, {}, ["stop"]),
+    "stopping": (OFF, {}, {"off_by": "us", "stopping_since": NOW - 3, "pressed_at": NOW - 3}, []),
+    "press again": (OFF, {}, {"stopping_since": NOW - 20, "pressed_at": NOW - 6}, ["press_power_button"]),
+    "too long": (OFF, {}, {"stopping_since": NOW - 61, "pressed_at": NOW - 1}, ["destroy"]),
+    "clock set back": (OFF, {}, {"stopping_since": NOW + 9, "pressed_at": NOW + 9}, ["destroy"]),
+    "without grace": ({**OFF, "stop": {"graceful": False}}, {}, {}, ["destroy"]),
+    "paused and to be off": (OFF, {"state": "paused"}, {}, ["destroy"]),
+    "stopped at last": (OFF, off("shutdown"), {"off_by": "us", "stopping_since": NOW - 9}, ["record"]),
+    "off, then on, still going down": ({}, {}, {"off_by": "us", "stopping_since": NOW - 9}, []),
+    "off, then on, went down": ({}, off("shutdown"), {"off_by": "us", "stopping_since": NOW - 9}, ["start"]),
+    "off, then on, did not hear": ({}, {}, {"off_by": "us", "stopping_since": NOW - 61}, ["record"]),
+    "paused is not ours to wake": ({}, {"state": "paused"}, {}, []),
+    "crashed": ({}, {"state": "crashed"}, {}, ["start"]),
+    "hard reboot": (HARD, {}, {}, ["reboot_hard"]),
+    "hard reboot done": (HARD, {}, {"reboot_done": 1}, []),
+    "hard reboot of one that went off": (HARD, off("shutdown"), {}, ["start"]),
+    "soft reboot": (SOFT, {}, {}, ["reboot_soft"]),
+    "soft reboot going on": (SOFT, {}, {"rebooting": {"to": 1, "since": NOW - 3}, "pressed_at": NOW - 3}, []),
+    "soft reboot went down": (SOFT, off("shutdown"), {"rebooting": {"to": 1, "since": NOW - 3}}, ["start"]),
+    "soft reboot too long": (SOFT, {}, {"rebooting": {"to": 1, "since": NOW - 61}}, ["reboot_hard"]),
+    "soft turned hard": (HARD, {}, {"rebooting": {"to": 1, "since": NOW - 3}}, ["reboot_hard"]),
+    "stop during a soft reboot": ({**SOFT, **OFF}, {}, {"rebooting": {"to": 1, "since": NOW - 3}}, ["stop"]),
+    "a stop ends a reboot": ({**SOFT, **OFF}, off("shutdown"), {"off_by": "us"}, ["record"]),
+    "more memory": ({"memory_mb": 256}, {}, {}, ["redefine"]),
+    "more memory and a hard reboot": ({"memory_mb": 256, **HARD}, {}, {}, ["redefine", "reboot_hard"]),
+    "tombstone": ({"wanted": "absent"}, {}, {}, ["remove"]),
+    "tombstone with files only": ({"wanted": "absent"}, {**NOTHING, "files": True}, {}, ["remove"]),
+    "tombstone without files": ({"wanted": "absent"}, {"files": False, "disk": False}, {}, ["remove"]),
+    "tombstone of what is gone": ({"wanted": "absent"}, NOTHING, {}, []),
+    "tombstone with bad fields": ({"wanted": "absent", "vcpus": "?"}, NOTHING, {}, []),
+    "bad field": ({"vcpus": 0}, {}, {}, ["refuse"]),
+}
+
+
+@pytest.mark.parametrize(("row", "seen", "kept", "verbs"), CASES.values(), ids=CASES.keys())
+def test_plan(row, seen, kept, verbs):
+    """The verbs of each case; planning changes nothing it was given."""
+    document, observed = build(row, seen, kept)
+    before = copy.deepcopy((document, observed))
+    actions = servers.plan_servers(document, observed)
+    assert [action.verb for action in actions] == verbs
+    assert (document, observed) == before
+    assert all(action.verb in {*guests.VERBS, "refuse", "remove"} for action in actions)
+
+
+def test_a_recorded_change_is_the_last():
+    """What a record writes leaves nothing to record: no run after run that changes something."""
+    for name, (row, seen, kept, verbs) in CASES.items():
+        if verbs == ["record"]:
+            document, observed = build(row, seen, kept)
+            [action] = servers.plan_servers(document, observed)
+            document, observed = build(row, seen, {**kept, **action.args["changes"]})
+            assert servers.plan_servers(document, observed) == [], name
+
+
+def test_a_started_guest_is_as_wanted():
+    """What starting stores leaves nothing to do, whatever was asked before."""
+    for name, (row, _, _, verbs) in CASES.items():
+        if verbs and verbs[-1] in ("start", "reboot_hard") and "memory_mb" not in row:
+            stored = guests.build_kept(parse_server({**ROW, **row})) | {"disk": KEPT["disk"]}
+            assert servers.plan_servers(*build(row, {}, stored)) == [], name
+
+
+def test_unknown_virt_type_is_no_difference():
+    """Before anybody has probed, a guest's type is not compared."""
+    document, observed = build()
+    observed["_virt_type"] = None
+    observed[S]["owned"] = {**observed[S]["owned"], "type": "kvm", "cpu": ["host-model", None]}
+    assert servers.plan_servers(document, observed) == []
+    observed["_virt_type"] = "qemu"
+    [action] = servers.plan_servers(document, observed)
+    assert action.verb == "redefine"
+    assert '"type": "kvm"' in action.before
+    assert '"type": "qemu"' in action.after
+
+
+def test_s17_no_start_without_its_firewall():
+    """A start waits for image, network, the port's rules and the host's chains; a stop for nothing."""
+    [create, start] = servers.plan_servers(*build(seen=NOTHING))
+    for action in (create, start):
+        assert {("images", I), ("networks", N), ("firewall", P), ("firewall", "host")} == set(action.requires)
+    [stop] = servers.plan_servers(*build(OFF))
+    assert stop.requires == ()
+
+
+def test_live_ports():
+    """Ports are plugged, unplugged and their link set on a guest that runs."""
+    nic = {"mac": "fa:16:3e:00:00:01", "bridge": "b", "tap": servers.names.build_tap_name(P), "mtu": 1500, "link": "up"}
+    other = {**nic, "mac": "fa:16:3e:00:00:02", "tap": servers.names.build_tap_name("bbbb" + I)}
+    for live, verbs in (
+        ([nic], []),
+        ([], ["attach_port"]),
+        ([nic, other], ["detach_port"]),
+        ([{**nic, "link": "down"}], ["update_port"]),
+        ([nic, {**nic, "tap": "vnet7"}], []),
+    ):
+        assert [action.verb for action in servers.plan_servers(*build(seen={"nics": live}))] == verbs
+
+
+@pytest.mark.parametrize(
+    ("row", "seen", "kept", "pending"),
+    [
+        ({}, {}, {}, False),
+        ({}, {**NOTHING, "fetching": True}, {}, True),
+        (OFF, {}, {"stopping_since": NOW}, True),
+        (SOFT, {}, {"rebooting": {"to": 1, "since": NOW}}, True),
+        ({"wanted": "absent"}, {**NOTHING, "fetching": True}, {}, False),
+    ],
+)
+def test_report_pending(row, seen, kept, pending):
+    """Pending where a later run has to look again, and only there."""
+    assert servers.report_servers(*build(row, seen, kept))["pending"] is pending
+
+
+def test_report():
+    """A guest, its ports by their tap, what is not there left out."""
+    document, observed = build(
+        seen={"console": {"seq": 2, "text": "hi"}}, kept={"reboot_done": 3, "stopping_since": NOW}
+    )
+    assert servers.report_servers(document, observed)["ports"] == {P: {"state": "down"}}
+    observed["_taps"] = [servers.names.build_tap_name(P)]
+    report = servers.report_servers(document, observed)
+    assert report["servers"][S] == {
+        "state": "running",
+        "reason": "",
+        "reboot_done": 3,
+        "start_done": 0,
+        "stop_pending": True,
+        "ports": [P],
+        "console": {"seq": 2, "text": "hi"},
+    }
+    assert report["ports"] == {P: {"state": "active"}}
+    assert servers.report_servers(*build(seen=NOTHING))["servers"] == {}
+
+
+def test_s07_choose_size():
+    """The flavor's disk, the image's own where that is 0, and the refusal."""
+    gib = 1 << 30
+    server = {"id": S, "image": I, "root_gb": 1}
+    assert disks.choose_size(server, 5) == gib
+    assert disks.choose_size(server, gib) == gib
+    assert disks.choose_size({**server, "root_gb": 0}, 5) == 5
+    with pytest.raises(KumoError, match="allows 1 GiB"):
+        disks.choose_size(server, gib + 1)
+
+
+def test_console_tail(tmp_path):
+    """Bounded, undecodable bytes replaced, the file that was turned over counted in."""
+    path = tmp_path / "console.log"
+    assert console.read_tail(path, 5) == ""
+    path.write_bytes(b"one\r\ntwo\xff\nthree")
+    assert console.read_tail(path, 2) == "two\ufffd\nthree"
+    assert console.read_tail(path, 0) == ""
+    (tmp_path / "console.log.0").write_bytes(b"zero\n")
+    assert console.read_tail(path, None) == "zero\none\ntwo\ufffd\nthree"
+    path.write_bytes(b"x" * 200000)
+    assert len(console.read_tail(path, None)) == console.LIMIT_BYTES

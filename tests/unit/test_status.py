@@ -1,0 +1,84 @@
+"""A server's status is a function of its wanted and observed columns: a table of them."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+
+import pytest
+
+from web.errors import Conflict
+from web.models import now
+from web.reconcile.status import ALLOWED, ANY, STATUS_OF_VM_STATE, check_allowed, compute_status, has_converged
+
+AT = now()
+NEW = {
+    "id": "s1", "host_id": "h1", "deleted_at": None, "gone_at": None, "fault_message": None, "built_at": None,
+    "power": "on", "observed_state": None, "reboot_wanted": 0, "reboot_type": "SOFT", "observed_reboot_done": 0,
+    "start_wanted": 0, "observed_start_done": 0,
+}  # fmt: skip
+BUILT = {**NEW, "built_at": AT, "observed_state": "running"}
+
+TABLE = [
+    ("not placed yet", {**NEW, "host_id": None}, ("BUILD", "building", "scheduling", 0)),
+    ("placed", NEW, ("BUILD", "building", "spawning", 0)),
+    ("runs, not yet seen whole", {**NEW, "observed_state": "running"}, ("BUILD", "building", "spawning", 0)),
+    ("as asked", BUILT, ("ACTIVE", "active", None, 1)),
+    ("build failed", {**NEW, "fault_message": "no room"}, ("ERROR", "error", None, 0)),
+    ("stop asked", {**BUILT, "power": "off"}, ("ACTIVE", "active", "powering-off", 1)),
+    ("stopped", {**BUILT, "power": "off", "observed_state": "shutoff"}, ("SHUTOFF", "stopped", None, 4)),
+    (
+        "start asked",
+        {**BUILT, "observed_state": "shutoff", "start_wanted": 1},
+        ("SHUTOFF", "stopped", "powering-on", 4),
+    ),
+    ("started, not confirmed", {**BUILT, "start_wanted": 1}, ("ACTIVE", "active", "powering-on", 1)),
+    ("reboot asked", {**BUILT, "reboot_wanted": 1}, ("REBOOT", "active", "rebooting", 1)),
+    (
+        "hard reboot asked",
+        {**BUILT, "reboot_wanted": 1, "reboot_type": "HARD"},
+        ("HARD_REBOOT", "active", "rebooting_hard", 1),
+    ),
+    ("rebooted", {**BUILT, "reboot_wanted": 1, "observed_reboot_done": 1}, ("ACTIVE", "active", None, 1)),
+    ("lost by its host", {**BUILT, "observed_state": "crashed"}, ("SHUTOFF", "stopped", "powering-on", 6)),
+    ("paused", {**BUILT, "observed_state": "paused"}, ("PAUSED", "paused", None, 3)),
+    ("delete asked", {**BUILT, "deleted_at": AT}, ("ACTIVE", "active", "deleting", 1)),
+    ("delete asked while building", {**NEW, "deleted_at": AT}, ("BUILD", "building", "deleting", 0)),
+    ("gone", {**BUILT, "deleted_at": AT, "gone_at": AT}, ("DELETED", "deleted", None, 0)),
+]
+
+
+@pytest.mark.parametrize(("columns", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_status_of_columns(columns, expected):
+    state = compute_status(SimpleNamespace(**columns))
+    assert (state.status, state.vm_state, state.task_state, state.power_state) == expected
+
+
+def test_every_combination_has_a_state_and_converged_means_no_task():
+    choices = {
+        "deleted_at": (None, AT), "built_at": (None, AT), "power": ("on", "off"),
+        "observed_state": (None, "running", "shutoff", "paused", "suspended", "crashed"),
+        "reboot_wanted": (0, 1), "start_wanted": (0, 1), "fault_message": (None, "x"), "reboot_type": ("SOFT", "HARD"),
+    }  # fmt: skip
+    for values in itertools.product(*choices.values()):
+        server = SimpleNamespace(**{**NEW, **dict(zip(choices, values, strict=True))})
+        state = compute_status(server)
+        assert state.vm_state in STATUS_OF_VM_STATE
+        if server.built_at and has_converged(server):
+            assert state.task_state is None
+
+
+@pytest.mark.parametrize("action", sorted(ALLOWED))
+@pytest.mark.parametrize("vm_state", sorted(STATUS_OF_VM_STATE))
+@pytest.mark.parametrize("task_state", [None, "rebooting", "powering-off", "powering-on", "deleting"])
+def test_allowed_is_what_the_table_says(action, vm_state, task_state):
+    vm_states, task_states = ALLOWED[action]
+    allowed = (vm_states == ANY or vm_state in vm_states) and (task_states == ANY or task_state in task_states)
+    allowed = allowed and (task_state != "deleting" or action == "delete")
+    server = SimpleNamespace(id="s1", vm_state=vm_state, task_state=task_state)
+    if allowed:
+        check_allowed(server, action)
+    else:
+        with pytest.raises(Conflict) as refused:
+            check_allowed(server, action)
+        assert "s1" in refused.value.message

@@ -1,0 +1,124 @@
+"""The first rows of a cloud: domain, projects, users, roles, flavors, the external network, this host.
+
+`kumo bootstrap` runs it; a second run changes nothing that is there. Passwords come from a file.
+"""
+
+from __future__ import annotations
+
+import netaddr
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from .auth import apply_key, check_password, hash_password
+from .models import Assignment, Domain, Flavor, Host, Network, Project, Role, Subnet, User, now
+
+DOMAIN_ID = "default"
+ROLES = ("admin", "member", "reader", "service")
+FLAVORS = [  # id, name, vcpus, MiB, GB: DevStack's, so that habits and scripts carry over
+    ("c1", "cirros256", 1, 256, 1),
+    ("n1", "m1.nano", 1, 128, 1),
+    ("1", "m1.tiny", 1, 512, 1),
+    ("2", "m1.small", 1, 2048, 20),
+    ("3", "m1.medium", 2, 4096, 40),
+    ("4", "m1.large", 4, 8192, 80),
+]
+
+
+def apply_bootstrap(session: Session, settings, passwords: dict[str, str], hypervisor: bool = True) -> list[str]:
+    """Make what is missing; a sentence for each thing made. ``passwords`` has "admin" and "demo"."""
+    apply_key(settings.identity.key_dir)
+    done: list[str] = []
+    _apply_identity(session, settings, passwords, done)
+    session.flush()
+    for flavor_id, name, vcpus, ram_mb, disk_gb in FLAVORS:
+        if session.get(Flavor, flavor_id) is None and not session.scalar(select(Flavor.id).where(Flavor.name == name)):
+            session.add(Flavor(id=flavor_id, name=name, vcpus=vcpus, ram_mb=ram_mb, disk_gb=disk_gb))
+            done.append(f"flavor {name}")
+    _apply_public_network(session, settings, done)
+    if hypervisor and session.scalar(select(Host).where(Host.name == settings.kumo.hostname)) is None:
+        session.add(
+            Host(
+                name=settings.kumo.hostname,
+                zone=settings.compute.availability_zone,
+                roles=["hypervisor"],
+                connection={
+                    "ansible_connection": "local",
+                    "ansible_become": True,
+                    "ansible_python_interpreter": "/usr/bin/python3",
+                },
+            )
+        )
+        done.append(f"host {settings.kumo.hostname}")
+    return done
+
+
+def _apply_identity(session: Session, settings, passwords: dict[str, str], done: list[str]) -> None:
+    if session.get(Domain, DOMAIN_ID) is None:
+        session.add(Domain(id=DOMAIN_ID, name="Default", description="The default domain"))
+        done.append("domain Default")
+        session.flush()
+    roles = {}
+    for name in ROLES:
+        roles[name] = session.scalar(select(Role).where(Role.name == name))
+        if roles[name] is None:
+            roles[name] = Role(name=name)
+            session.add(roles[name])
+            done.append(f"role {name}")
+    for user_name, project_name, role_name in (("admin", "admin", "admin"), ("demo", "demo", "member")):
+        project = session.scalar(select(Project).where(Project.domain_id == DOMAIN_ID, Project.name == project_name))
+        if project is None:
+            project = Project(domain_id=DOMAIN_ID, name=project_name, description=f"The {project_name} project")
+            session.add(project)
+            done.append(f"project {project_name}")
+        user = session.scalar(select(User).where(User.domain_id == DOMAIN_ID, User.name == user_name))
+        if user is None:
+            user = User(domain_id=DOMAIN_ID, name=user_name, tokens_valid_after=now())
+            session.add(user)
+            done.append(f"user {user_name}")
+        if user.password_hash is None or not check_password(passwords[user_name], user.password_hash):
+            user.password_hash = hash_password(passwords[user_name], settings.identity.password_rounds)
+            user.password_changed_at = now()
+            done.append(f"password of {user_name}")
+        session.flush()
+        targets = [("project", project.id)]
+        if role_name == "admin":
+            targets += [("system", ""), ("domain", DOMAIN_ID)]
+        for kind, target in targets:
+            wanted = {"user_id": user.id, "role_id": roles[role_name].id, "target_kind": kind, "target_id": target}
+            if session.scalar(select(func.count()).select_from(Assignment).filter_by(**wanted)) == 0:
+                session.add(Assignment(**wanted))
+                done.append(f"role {role_name} of {user_name} on {kind} {target}".rstrip())
+
+
+def _apply_public_network(session: Session, settings, done: list[str]) -> None:
+    name = settings.network.public_network
+    if not name or session.scalar(select(Network).where(Network.name == name, Network.external)) is not None:
+        return
+    admin = session.scalar(select(Project).where(Project.domain_id == DOMAIN_ID, Project.name == "admin"))
+    taken = set(session.scalars(select(Network.zone)))
+    network = Network(
+        project_id=admin.id,
+        name=name,
+        external=True,
+        is_default=True,
+        mtu=settings.network.mtu,
+        network_type="flat",
+        physical_network="public",
+        zone=next(zone for zone in range(1, 65536) if zone not in taken),
+    )
+    session.add(network)
+    session.flush()
+    cidr = netaddr.IPNetwork(settings.network.public_cidr)
+    session.add(
+        Subnet(
+            project_id=admin.id,
+            name=f"{name}-subnet",
+            network_id=network.id,
+            ip_version=cidr.version,
+            cidr=str(cidr.cidr),
+            gateway_ip=settings.network.public_gateway,
+            enable_dhcp=False,
+            allocation_pools=[{"start": str(cidr[2]), "end": str(cidr[-2])}],
+        )
+    )
+    done.append(f"external network {name} {cidr.cidr}")

@@ -1,0 +1,167 @@
+"""`kumo`: the operators' command. Users speak to the API with `openstack`.
+
+Each command is a function that returns an exit status; `commands/` holds what is longer than a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import logging
+import sys
+
+from . import __version__
+from .settings import DEFAULT_PATH, SettingsError, build_sample, load_settings
+
+
+def serve(args, settings) -> int:
+    from .serve import serve as run
+
+    return run(settings, args.services.split(",") if args.services else None, args.config)
+
+
+def worker(args, settings) -> int:
+    from .reconcile.loop import Worker
+
+    Worker(settings).serve()
+    return 0
+
+
+def db_upgrade(args, settings) -> int:
+    from .migrations import upgrade
+
+    upgrade(settings.database.url)
+    return 0
+
+
+def bootstrap(args, settings) -> int:
+    from .bootstrap import apply_bootstrap
+    from .models import Database
+
+    parser = configparser.RawConfigParser()
+    if not parser.read(args.passwords_file) or not parser.has_section("passwords"):
+        print(f"{args.passwords_file}: no [passwords] section with admin = … and demo = …", file=sys.stderr)
+        return 2
+    passwords = dict(parser.items("passwords"))
+    for name in ("admin", "demo"):
+        if not passwords.get(name):
+            print(f"{args.passwords_file}: [passwords] {name} is missing", file=sys.stderr)
+            return 2
+    with Database(settings.database.url).write.begin() as session:
+        done = apply_bootstrap(session, settings, passwords, hypervisor=not args.no_hypervisor)
+    for line in done:
+        print(f"made {line}")
+    return 0
+
+
+def config_check(args, settings) -> int:
+    from .commands.checks import check_settings
+
+    problems = check_settings(settings)
+    for line in problems:
+        print(line, file=sys.stderr)
+    print("the configuration is good" if not problems else f"{len(problems)} problems")
+    return 1 if problems else 0
+
+
+def config_show(args, settings) -> int:
+    print(build_sample())
+    return 0
+
+
+def document_schema(args, settings) -> int:
+    from .desired.document import build_reference
+
+    print(build_reference(), end="")
+    return 0
+
+
+def _later(module: str, name: str):
+    def command(args, settings) -> int:
+        import importlib
+
+        return getattr(importlib.import_module(f".commands.{module}", __package__), name)(args, settings)
+
+    return command
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command with its help."""
+    parser = argparse.ArgumentParser(prog="kumo", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", metavar="FILE", help=f"settings; by default $KUMO_CONFIG or {DEFAULT_PATH}")
+    parser.add_argument("--version", action="version", version=f"kumo {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(where, name: str, function, text: str):
+        one = where.add_parser(name, help=text, description=text)
+        one.set_defaults(function=function)
+        return one
+
+    def group(name: str, text: str):
+        return commands.add_parser(name, help=text, description=text).add_subparsers(metavar="ACTION", required=True)
+
+    one = add(commands, "serve", serve, "Serve the API in the foreground.")
+    one.add_argument("--services", metavar="A,B", help="only these: identity, compute, image, network")
+    add(commands, "worker", worker, "Bring hosts to what the API recorded, until ended.")
+    add(commands, "status", _later("checks", "status"), "Whether API, database, worker and hosts are alive.")
+    one = add(commands, "bootstrap", bootstrap, "Make the first projects, users, roles, flavors, network and host.")
+    one.add_argument("--passwords-file", required=True, metavar="FILE", help="INI: [passwords] admin = …, demo = …")
+    one.add_argument("--no-hypervisor", action="store_true", help="this machine runs no guests")
+    database = group("db", "The database.")
+    add(database, "upgrade", db_upgrade, "Bring the database to this version's tables.")
+    settings = group("config", "The settings.")
+    add(settings, "check", config_check, "Check kumo.conf, and that what it names can be used.")
+    add(settings, "show", config_show, "A kumo.conf with every option, its default and what it is for.")
+    add(commands, "document-schema", document_schema, "The host document's fields, as docs/host-document.md has them.")
+    one = add(
+        commands, "show-document", _later("hosts", "show_document"), "A host's document, as ansible-playbook takes it."
+    )
+    one.add_argument("host")
+    one = add(
+        commands,
+        "plan",
+        _later("hosts", "plan"),
+        "What the next run would change on a host, with its diff; changes nothing.",
+    )
+    one.add_argument("host")
+    hosts = group("host", "Hosts.")
+    add(hosts, "list", _later("hosts", "list_hosts"), "All hosts, and whether they are as asked.")
+    runs = group("run", "Runs: plays against hosts.")
+    one = add(runs, "list", _later("runs", "list_runs"), "The newest runs.")
+    one.add_argument("--host", help="only of this host")
+    one.add_argument("--limit", type=int, default=20)
+    one = add(runs, "show", _later("runs", "show_run"), "A run: its requests, tasks and per-object results.")
+    one.add_argument("run", help="a run's id or how it begins")
+    logs = group("logs", "What went wrong, and what a request led to.")
+    one = add(
+        logs, "errors", _later("runs", "list_errors"), "Failed requests, runs, objects and servers, newest first."
+    )
+    one.add_argument("--limit", type=int, default=20)
+    one = add(
+        logs,
+        "request",
+        _later("runs", "show_request"),
+        "From a request id to what it asked, its runs and their results.",
+    )
+    one.add_argument("request_id")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The entry point; 2 where the command's words or settings are wrong."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings = load_settings(args.config)
+        if settings.kumo.debug:
+            logging.getLogger("kumo").setLevel(logging.DEBUG)
+        return args.function(args, settings)
+    except (SettingsError, FileNotFoundError, PermissionError) as error:
+        print(f"kumo: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""The host document's schema: the one contract between `web/` and `library/`.
+
+`docs/host-document.md` is generated from it (`kumo document-schema`); golden tests check every built
+document against it. A field that is added later gets a default, so that an older document stays valid.
+"""
+
+from __future__ import annotations
+
+UUID = {"type": "string", "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}
+MAC = {"type": "string", "pattern": "^([0-9a-f]{2}:){5}[0-9a-f]{2}$"}
+ADDRESSES = {"type": "array", "items": {"type": "string"}}
+PREFIXES = {"type": "array", "items": {"type": "string", "pattern": "/"}}
+TEXT = {"type": "string"}
+WHOLE = {"type": "integer"}
+BOOL = {"type": "boolean"}
+
+
+def _or_null(schema: dict) -> dict:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _object(description: str, properties: dict, optional: tuple = ()) -> dict:
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
+        "additionalProperties": False,
+    }
+
+
+def _list(schema: dict) -> dict:
+    return {"type": "array", "items": schema}
+
+
+def _said(description: str, schema: dict) -> dict:
+    return {**schema, "description": description}
+
+
+ROUTE = _object("A route.", {"destination": TEXT, "nexthop": TEXT})
+SETTINGS = _object(
+    "The host's settings.",
+    {
+        "state_dir": _said("Where the modules keep their files.", TEXT),
+        "virt_type": _said("auto is probed by running a guest.", {"enum": ["auto", "kvm", "qemu"]}),
+        "stop_timeout_s": _said("Seconds a guest gets to shut down before it is powered off.", WHOLE),
+        "dns_domain": _said("Domain of the guests' names.", TEXT),
+        "dns_servers": _said("Forwarders for guests; empty: the host's own.", ADDRESSES),
+        "physical_networks": _said(
+            "By name: the bridge, the host's addresses on it, whether it is masqueraded, the NIC under it.",
+            {
+                "type": "object",
+                "additionalProperties": _object(
+                    "A physical network.",
+                    {"bridge": TEXT, "addresses": PREFIXES, "masquerade": BOOL, "interface": _or_null(TEXT)},
+                    optional=("addresses", "masquerade", "interface"),
+                ),
+            },
+        ),
+    },
+    optional=("state_dir", "virt_type", "stop_timeout_s", "dns_domain", "dns_servers", "physical_networks"),
+)
+IMAGE = _object(
+    "An image that guests of this host are made from.",
+    {
+        "id": UUID,
+        "checksum": _said("algorithm:hexadecimal digest of the file.", TEXT),
+        "size": _said("Bytes of the file.", WHOLE),
+        "disk_format": _said("qcow2, raw or iso; never guessed.", TEXT),
+        "virtual_size": _said("Bytes of the disk in it.", WHOLE),
+        "source": _said("{path: …} on the host, or {url: …}.", {"type": "object"}),
+    },
+)
+SUBNET = _object(
+    "A subnet of a network.",
+    {
+        "id": UUID,
+        "ip_version": {"enum": [4, 6]},
+        "cidr": TEXT,
+        "gateway_ip": _or_null(TEXT),
+        "dhcp": BOOL,
+        "dhcp_address": _said("The address DHCP is served from where there is no gateway.", _or_null(TEXT)),
+        "dns_nameservers": ADDRESSES,
+        "host_routes": _list(ROUTE),
+        "ipv6_mode": _or_null({"enum": ["slaac", "dhcpv6-stateful", "dhcpv6-stateless"]}),
+    },
+)
+DHCP_OPTION = _object("A DHCP option.", {"name": TEXT, "value": TEXT, "ip_version": {"enum": [4, 6]}})
+RESERVATION = _object(
+    "A DHCP reservation.",
+    {"port": UUID, "mac": MAC, "addresses": ADDRESSES, "hostname": TEXT, "options": _list(DHCP_OPTION)},
+)
+NETWORK = _object(
+    "A network with a guest of this host, or joined to one by a router.",
+    {
+        "id": UUID,
+        "project_id": TEXT,
+        "mtu": WHOLE,
+        "segmentation": _said(
+            "{type: local}, {type: flat, physical_network}, {type: vlan, physical_network, id} or "
+            "{type: vxlan, id, local, peers}.",
+            {"type": "object", "required": ["type"]},
+        ),
+        "zone": _said("Conntrack zone, 1 to 65535.", WHOLE),
+        "home": _said(
+            "Whose namespace holds its gateway, DHCP and metadata; null for an external network.",
+            _or_null(_object("", {"kind": {"enum": ["network", "router"]}, "id": UUID})),
+        ),
+        "subnets": _list(SUBNET),
+        "reservations": _list(RESERVATION),
+    },
+)
+EXTERNAL = _object(
+    "The leg on an external network.",
+    {"port": UUID, "network": UUID, "mac": MAC, "addresses": PREFIXES, "gateways": ADDRESSES, "snat": BOOL},
+)
+ROUTER = _object(
+    "A router on one of those networks.",
+    {
+        "id": UUID,
+        "enabled": BOOL,
+        "interfaces": _list(
+            _object("A leg on a network.", {"port": UUID, "network": UUID, "mac": MAC, "addresses": PREFIXES})
+        ),
+        "external": _or_null(EXTERNAL),
+        "routes": _list(ROUTE),
+        "floating_ips": _list(
+            _object("A floating address.", {"id": UUID, "port": UUID, "floating_address": TEXT, "fixed_address": TEXT})
+        ),
+    },
+)
+RULE = _object(
+    "A rule: what is allowed.",
+    {
+        "id": UUID,
+        "direction": {"enum": ["ingress", "egress"]},
+        "ethertype": {"enum": ["IPv4", "IPv6"]},
+        "protocol": _or_null(TEXT),
+        "port_min": _said("Lowest port, or ICMP type.", _or_null(WHOLE)),
+        "port_max": _said("Highest port, or ICMP code.", _or_null(WHOLE)),
+        "remote_cidr": _or_null(TEXT),
+        "remote_group": _or_null(UUID),
+    },
+)
+GROUP = _object(
+    "A security group of a port, or one that a rule names.",
+    {
+        "id": UUID,
+        "rules": _list(RULE),
+        "members": _said(
+            "Addresses of its ports everywhere, where a rule names it.",
+            _object("", {"IPv4": ADDRESSES, "IPv6": ADDRESSES}),
+        ),
+    },
+)
+PORT = _object(
+    "The NIC of a guest on this host.",
+    {
+        "id": UUID,
+        "network": UUID,
+        "server": UUID,
+        "mac": MAC,
+        "addresses": ADDRESSES,
+        "admin_state_up": BOOL,
+        "port_security": BOOL,
+        "security_groups": _list(UUID),
+        "allowed_address_pairs": _list(_object("", {"mac": TEXT, "address": TEXT})),
+    },
+)
+METADATA = _said("What the metadata service tells the guest.", {"type": "object", "required": ["uuid", "hostname"]})
+SERVER = _object(
+    "A guest.",
+    {
+        "id": UUID,
+        "project_id": TEXT,
+        "wanted": _said("absent is the tombstone: guest and disks are removed.", {"enum": ["present", "absent"]}),
+        "name": TEXT,
+        "power": {"enum": ["on", "off"]},
+        "reboot": _said(
+            "The host's reboot_done converges to wanted.",
+            _object("", {"wanted": WHOLE, "type": {"enum": ["SOFT", "HARD"]}}),
+        ),
+        "start": _said("Likewise; a guest that shut itself down needs one.", _object("", {"wanted": WHOLE})),
+        "stop": _object("How to stop it.", {"graceful": BOOL}),
+        "vcpus": WHOLE,
+        "memory_mb": WHOLE,
+        "root_gb": _said("Size of the root disk in GiB; 0: the image's.", WHOLE),
+        "image": _or_null(UUID),
+        "ports": _said("Its NICs, in order.", _list(UUID)),
+        "console": _said(
+            "A user asked for the console log: answered once.",
+            _or_null(_object("", {"wanted": WHOLE, "lines": _or_null(WHOLE)})),
+        ),
+        "metadata": METADATA,
+    },
+    optional=(
+        "name", "power", "reboot", "start", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports", "console",
+        "metadata",
+    ),
+)  # fmt: skip
+SCHEMA = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "Kumo host document",
+    **_object(
+        "All that one host is to be. All lists are sorted by id.",
+        {
+            "version": {"const": 1},
+            "host": _said("The host's name.", TEXT),
+            "generation": _said("Grows with every change; a host refuses an older one.", WHOLE),
+            "fence": _said("Grows with every lease; a host refuses an older one.", WHOLE),
+            "settings": SETTINGS,
+            "images": _list(IMAGE),
+            "networks": _list(NETWORK),
+            "routers": _list(ROUTER),
+            "security_groups": _list(GROUP),
+            "ports": _list(PORT),
+            "servers": _list(SERVER),
+        },
+        optional=(
+            "host", "generation", "fence", "settings", "images", "networks", "routers", "security_groups", "ports",
+            "servers",
+        ),
+    ),
+}  # fmt: skip
+
+
+def _type_of(schema: dict) -> str:
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "anyOf" in schema:
+        return " or ".join(_type_of(option) for option in schema["anyOf"])
+    if schema.get("type") == "array":
+        return f"list of {_type_of(schema['items'])}"
+    return schema.get("type", "any")
+
+
+def _rows(schema: dict, path: str) -> list[str]:
+    lines = []
+    for name, one in schema.get("properties", {}).items():
+        needed = "yes" if name in schema.get("required", []) else ""
+        lines.append(f"| `{path}{name}` | {_type_of(one)} | {needed} | {one.get('description', '')} |")
+        for inner in [one, *one.get("anyOf", [])]:
+            if inner.get("type") == "object":
+                lines += _rows(inner, f"{path}{name}.")
+                if isinstance(inner.get("additionalProperties"), dict):
+                    lines += _rows(inner["additionalProperties"], f"{path}{name}.NAME.")
+            elif inner.get("type") == "array":
+                lines += _rows(inner["items"], f"{path}{name}[].")
+    return lines
+
+
+def build_reference() -> str:
+    """docs/host-document.md: every field of the document."""
+    head = [
+        "# The host document",
+        "",
+        "Generated from `web/desired/document.py` by `kumo document-schema`; a test compares them. How to write one",
+        "by hand: `inventories/example/host_vars/`.",
+        "",
+        "| field | type | required | meaning |",
+        "|---|---|---|---|",
+    ]
+    return "\n".join([*head, *_rows(SCHEMA, "")]) + "\n"

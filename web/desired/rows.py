@@ -1,0 +1,107 @@
+"""The rows one host's document is made of, read in a fixed number of queries (per closure step).
+
+A host's document reaches from its guests' ports to their networks, to the routers on those networks,
+to everything those routers join. Owns the reading; `build.py` and its neighbours are pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session, selectinload
+
+from ..models import FloatingIP, Host, Image, Network, Port, PortSecurityGroup, Router, SecurityGroup, Server, Subnet
+from ..models.networks import DHCP, ROUTER_GATEWAY, ROUTER_INTERFACE
+
+
+@dataclass
+class Rows:
+    """What `build_document` takes; every list sorted by id."""
+
+    host: Host
+    servers: list[Server] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
+    ports: list[Port] = field(default_factory=list)  # of guests on this host
+    networks: list[Network] = field(default_factory=list)
+    subnets: dict[str, list[Subnet]] = field(default_factory=dict)  # by network id
+    router_ports: list[Port] = field(default_factory=list)  # interfaces and gateways
+    dhcp_ports: list[Port] = field(default_factory=list)
+    routers: list[Router] = field(default_factory=list)
+    floating_ips: list[FloatingIP] = field(default_factory=list)
+    groups: list[SecurityGroup] = field(default_factory=list)
+    group_addresses: dict[str, list[str]] = field(default_factory=dict)  # of groups that rules name
+
+
+def _sorted(session: Session, statement) -> list:
+    return sorted(session.execute(statement).unique().scalars(), key=lambda row: row.id)
+
+
+def read_rows(session: Session, host: Host) -> Rows:
+    """All that the document of ``host`` depends on."""
+    rows = Rows(host)
+    rows.servers = _sorted(session, select(Server).where(Server.host_id == host.id, Server.gone_at.is_(None)))
+    image_ids = {s.image_id for s in rows.servers if s.image_id and s.deleted_at is None}
+    rows.images = _sorted(session, select(Image).where(Image.id.in_(image_ids))) if image_ids else []
+    # A tombstone keeps its ports until the guest is seen gone: no guest runs without its firewall.
+    server_ids = {server.id for server in rows.servers}
+    port_options = (selectinload(Port.addresses), selectinload(Port.security_groups))
+    rows.ports = [
+        port
+        for port in _sorted(session, select(Port).where(Port.host_id == host.id).options(*port_options))
+        if port.device_id in server_ids
+    ]
+    _read_networks(session, rows, port_options)
+    _read_groups(session, rows)
+    return rows
+
+
+def _read_networks(session: Session, rows: Rows, port_options) -> None:
+    network_ids = {port.network_id for port in rows.ports}
+    router_ids: set[str] = set()
+    while True:
+        interfaces = _sorted(
+            session,
+            select(Port)
+            .where(
+                or_(
+                    (Port.device_owner == ROUTER_INTERFACE) & Port.network_id.in_(network_ids),
+                    Port.device_owner.in_((ROUTER_INTERFACE, ROUTER_GATEWAY)) & Port.device_id.in_(router_ids),
+                )
+            )
+            .options(*port_options),
+        )
+        found_routers = {port.device_id for port in interfaces}
+        found_networks = network_ids | {port.network_id for port in interfaces}
+        if found_routers == router_ids and found_networks == network_ids:
+            break
+        router_ids, network_ids = found_routers, found_networks
+    rows.router_ports = interfaces
+    rows.networks = _sorted(session, select(Network).where(Network.id.in_(network_ids)))
+    for subnet in _sorted(session, select(Subnet).where(Subnet.network_id.in_(network_ids))):
+        rows.subnets.setdefault(subnet.network_id, []).append(subnet)
+    rows.dhcp_ports = _sorted(
+        session, select(Port).where(Port.device_owner == DHCP, Port.network_id.in_(network_ids)).options(*port_options)
+    )
+    rows.routers = _sorted(session, select(Router).where(Router.id.in_(router_ids)))
+    rows.floating_ips = _sorted(
+        session, select(FloatingIP).where(FloatingIP.router_id.in_(router_ids), FloatingIP.port_id.is_not(None))
+    )
+
+
+def _read_groups(session: Session, rows: Rows) -> None:
+    group_ids = {group.id for port in rows.ports for group in port.security_groups}
+    rows.groups = _sorted(
+        session, select(SecurityGroup).where(SecurityGroup.id.in_(group_ids)).options(selectinload(SecurityGroup.rules))
+    )
+    named = {rule.remote_group_id for group in rows.groups for rule in group.rules if rule.remote_group_id}
+    if not named:
+        return
+    members = session.execute(
+        select(PortSecurityGroup.security_group_id, Port)
+        .join(Port, Port.id == PortSecurityGroup.port_id)
+        .where(PortSecurityGroup.security_group_id.in_(named))
+        .options(selectinload(Port.addresses))
+    )
+    for group_id, port in members:
+        rows.group_addresses.setdefault(group_id, []).extend(row.address for row in port.addresses)

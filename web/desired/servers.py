@@ -1,0 +1,90 @@
+"""Servers and images of a host's document, from rows. Pure."""
+
+from __future__ import annotations
+
+import netaddr
+
+from .rows import Rows
+
+
+def build_images(rows: Rows, settings) -> list[dict]:
+    """The document's ``images``: what the host's guests are made from, and where it gets it."""
+    return [
+        {
+            "id": image.id,
+            "checksum": f"{image.os_hash_algo}:{image.os_hash_value}"
+            if image.os_hash_value
+            else f"md5:{image.checksum}",
+            "size": image.size,
+            "disk_format": image.disk_format,
+            "virtual_size": image.virtual_size or image.size,
+            "source": {"path": f"{settings.image.store_dir}/{image.id}"},
+        }
+        for image in rows.images
+    ]
+
+
+def _public_address(rows: Rows, port_ids: list[str]) -> str | None:
+    found = [row.address for row in rows.floating_ips if row.port_id in port_ids]
+    return found[0] if found else None
+
+
+def _build_metadata(rows: Rows, server, ports) -> dict:
+    keys = []
+    if server.key_name and server.key_data:
+        keys = [{"name": server.key_name, "type": server.key_type or "ssh", "data": server.key_data}]
+    return {
+        "uuid": server.id,
+        "hostname": server.hostname,
+        "name": server.name,
+        "project_id": server.project_id,
+        "availability_zone": rows.host.zone,
+        "launch_index": server.launch_index,
+        "keys": keys,
+        "meta": dict(server.metadata_),
+        "user_data": server.user_data,
+        "instance_type": server.flavor["name"],
+        "ec2_id": f"i-{server.number:08x}",
+        "image_ec2_id": f"ami-{int(server.image_id[:8], 16):08x}" if server.image_id else None,
+        "reservation_id": server.reservation_id,
+        "security_groups": sorted({group.name for port in ports for group in port.security_groups}),
+        "public_ipv4": _public_address(rows, [port.id for port in ports]),
+        "local_ipv4": next(
+            (row.address for port in ports for row in port.addresses if netaddr.valid_ipv4(row.address)), None
+        ),
+    }
+
+
+def build_servers(rows: Rows) -> list[dict]:
+    """The document's ``servers``; a tombstone carries no more than its id."""
+    documents = []
+    for server in rows.servers:
+        if server.deleted_at is not None:
+            documents.append({"id": server.id, "project_id": server.project_id, "wanted": "absent"})
+            continue
+        ports = sorted(
+            (port for port in rows.ports if port.device_id == server.id), key=lambda port: (port.device_index, port.id)
+        )
+        console = None
+        if server.console_wanted > server.observed_console_done:
+            console = {"wanted": server.console_wanted, "lines": server.console_lines}
+        documents.append(
+            {
+                "id": server.id,
+                "project_id": server.project_id,
+                "wanted": "present",
+                "name": server.name,
+                "power": server.power,
+                "reboot": {"wanted": server.reboot_wanted, "type": server.reboot_type},
+                "start": {"wanted": server.start_wanted},
+                "stop": {"graceful": server.stop_graceful},
+                "vcpus": server.flavor["vcpus"],
+                "memory_mb": server.flavor["ram_mb"],
+                "root_gb": server.flavor["disk_gb"],
+                "image": server.image_id,
+                "ports": [port.id for port in ports],
+                "console": console,
+                "metadata": _build_metadata(rows, server, ports),
+            }
+        )
+    return documents

@@ -1,0 +1,58 @@
+"""Every model: wanted and observed columns side by side. Imports nothing of `web` outside this folder."""
+
+from .base import Base, Database, new_hex_id, new_uuid, now
+from .hosts import Host, HostRequest, RequestLog, Run, touch
+from .identity import Assignment, Domain, LoginFailure, Project, RevokedToken, Role, User
+from .images import Image, ImageMember
+from .networks import (
+    Address,
+    FloatingIP,
+    Network,
+    Port,
+    PortSecurityGroup,
+    Router,
+    SecurityGroup,
+    SecurityGroupRule,
+    Subnet,
+)
+from .quotas import Quota, read_limit
+from .servers import ConsoleLog, Flavor, FlavorAccess, Keypair, Server, ServerAction
+
+__all__ = [
+    "Address",
+    "Assignment",
+    "Base",
+    "ConsoleLog",
+    "Database",
+    "Domain",
+    "Flavor",
+    "FlavorAccess",
+    "FloatingIP",
+    "Host",
+    "HostRequest",
+    "Image",
+    "ImageMember",
+    "Keypair",
+    "LoginFailure",
+    "Network",
+    "Port",
+    "PortSecurityGroup",
+    "Project",
+    "Quota",
+    "RequestLog",
+    "RevokedToken",
+    "Role",
+    "Router",
+    "Run",
+    "SecurityGroup",
+    "SecurityGroupRule",
+    "Server",
+    "ServerAction",
+    "Subnet",
+    "User",
+    "new_hex_id",
+    "new_uuid",
+    "now",
+    "read_limit",
+    "touch",
+]

@@ -1,0 +1,95 @@
+"""The database: engine, sessions, column types that every model shares.
+
+SQLite (WAL) embedded, PostgreSQL when outgrown: models use nothing that only one of them has.
+A session opened for writing takes SQLite's write lock at once, so that it can wait for it (busy
+timeout) instead of failing half-way. Next room: the models beside this file.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+from sqlalchemy import JSON, DateTime, MetaData, String, create_engine, event
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column, sessionmaker  # noqa: F401
+from sqlalchemy.types import TypeDecorator
+
+BUSY_TIMEOUT_MS = 15000
+
+
+class UTCDateTime(TypeDecorator):
+    """An aware UTC datetime, stored without its zone."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value, dialect):
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """The parent of every model."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {
+        dict: JSON,
+        list: JSON,
+        datetime: UTCDateTime,
+        str: String(255),
+    }
+
+
+def now() -> datetime:
+    """The time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def new_uuid() -> str:
+    """A random UUID with dashes (compute, image, network)."""
+    return str(uuid.uuid4())
+
+
+def new_hex_id() -> str:
+    """A random UUID as 32 hexadecimal digits (identity)."""
+    return uuid.uuid4().hex
+
+
+class Database:
+    """An engine and its two kinds of sessions: ``read()`` and ``write()``."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self.is_sqlite = url.startswith("sqlite")
+        arguments = {"connect_args": {"timeout": BUSY_TIMEOUT_MS / 1000}} if self.is_sqlite else {"pool_pre_ping": True}
+        self.engine = create_engine(url, **arguments)
+        if self.is_sqlite:
+            event.listen(self.engine, "connect", _on_connect)
+            event.listen(self.engine, "begin", _on_begin)
+        self.read = sessionmaker(self.engine, expire_on_commit=False)
+        self.write = sessionmaker(self.engine.execution_options(kumo_write=True), expire_on_commit=False)
+
+
+def _on_connect(connection, record):
+    connection.isolation_level = None  # SQLAlchemy's begin event says when a transaction starts
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _on_begin(connection):
+    write = connection.get_execution_options().get("kumo_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

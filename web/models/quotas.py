@@ -1,0 +1,44 @@
+"""Limits per project; usage is never stored, it is counted from rows in the creating transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from .base import Base
+
+DEFAULTS = {
+    "instances": 10,
+    "cores": 20,
+    "ram": 51200,
+    "key_pairs": 100,
+    "metadata_items": 128,
+    "server_groups": 10,
+    "server_group_members": 10,
+    "injected_files": 5,
+    "injected_file_content_bytes": 10240,
+    "injected_file_path_bytes": 255,
+    "network": 100,
+    "subnet": 100,
+    "port": 500,
+    "router": 10,
+    "floatingip": 50,
+    "security_group": 10,
+    "security_group_rule": 100,
+    "image": 100,
+}
+
+
+class Quota(Base):
+    """A project's limit where it is not the default; -1 is no limit."""
+
+    __tablename__ = "quotas"
+
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    resource: Mapped[str] = mapped_column(primary_key=True)
+    limit: Mapped[int]
+
+
+def read_limit(session: Session, project_id: str, resource: str) -> int:
+    """The limit of ``resource`` for the project; -1 where there is none."""
+    row = session.get(Quota, (project_id, resource))
+    return DEFAULTS[resource] if row is None else row.limit

@@ -1,0 +1,89 @@
+"""Who may do what: every route names a permission; oslo.policy decides, and reads operators' overrides.
+
+Owns the default rules. A service's resources register theirs with `rule`; the override file
+(`[policy] file`, YAML or JSON as every OpenStack service has it) replaces any of them.
+"""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+from oslo_policy import policy as oslo_policy
+
+from .errors import Forbidden
+
+ADMIN = "rule:admin"
+MEMBER = "rule:member"
+READER = "rule:reader"
+ANYONE = "@"  # with a valid token
+
+_BASE = {
+    "admin": "role:admin",
+    "member": "role:admin or (role:member and project_id:%(project_id)s)",
+    "reader": "role:admin or (role:reader and project_id:%(project_id)s)",
+    "service": "role:admin or role:service",
+}
+_RULES: dict[str, str] = {}
+
+# admin implies member implies reader, as every deployment of Keystone bootstraps it.
+IMPLIED = {"admin": ("member", "reader"), "member": ("reader",)}
+
+
+def rule(permission: str, default: str) -> str:
+    """Register a permission with its default rule and return its name, for use in a route table."""
+    if _RULES.setdefault(permission, default) != default:
+        raise ValueError(f"permission {permission} is registered twice with different rules")
+    return permission
+
+
+def expand_roles(names) -> list[str]:
+    """The roles with all they imply, sorted."""
+    found = set(names)
+    for name in list(found):
+        found.update(IMPLIED.get(name, ()))
+    return sorted(found)
+
+
+def list_rules() -> dict[str, str]:
+    """Every permission and its default."""
+    return dict(sorted(_RULES.items()))
+
+
+class Policy:
+    """The rules in force: the defaults and the operator's overrides."""
+
+    def __init__(self, path: str | None):
+        conf = cfg.ConfigOpts()
+        conf(args=[], project="kumo", default_config_files=[], default_config_dirs=[])
+        self.enforcer = oslo_policy.Enforcer(conf, policy_file=path or "/nonexistent/policy.yaml", use_conf=False)
+        self.enforcer.suppress_default_change_warnings = True
+        for name, text in {**_BASE, **_RULES}.items():
+            self.enforcer.register_default(oslo_policy.RuleDefault(name, text))
+        self.overrides = _load_overrides(path)
+        if self.overrides:
+            self.enforcer.set_rules(oslo_policy.Rules.from_dict(self.overrides), overwrite=False, use_conf=False)
+        for name, text in {**_BASE, **_RULES}.items():
+            if name not in self.enforcer.rules:
+                self.enforcer.rules[name] = oslo_policy.RuleDefault(name, text).check
+
+    def allows(self, permission: str, credentials: dict, target: dict) -> bool:
+        """Whether these credentials have the permission on the target."""
+        check = self.enforcer.rules.get(permission)
+        if check is None:
+            raise KeyError(f"permission {permission} is not registered")
+        return bool(check(target, credentials, self.enforcer, permission))
+
+    def check(self, permission: str, credentials: dict, target: dict) -> None:
+        """Forbidden where the credentials lack the permission."""
+        if not self.allows(permission, credentials, target):
+            raise Forbidden(f"Policy doesn't allow {permission} to be performed.")
+
+
+def _load_overrides(path: str | None) -> dict[str, str]:
+    if not path:
+        return {}
+    try:
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read()
+    except FileNotFoundError:
+        return {}
+    return oslo_policy.parse_file_contents(text)

@@ -1,0 +1,204 @@
+"""What a run saw, into rows: the only writer of observed columns.
+
+Statuses are not decided here but computed by `status.py` from what is stored. One transaction per
+run; a worker that lost its lease stores nothing. Next room: `loop.py`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, selectinload
+
+from ..allocation import release_port
+from ..models import ConsoleLog, FloatingIP, Host, HostRequest, Port, Router, Run, Server, ServerAction, now, touch
+from ..models.reach import touch_port
+from .run import Outcome
+from .status import has_converged, refresh_status
+
+PENDING_S = 1
+MAX_BACKOFF_S = 60
+TRIES = 4  # of one object, before its fault is the user's to see
+FAULT_CODE = 500
+
+
+def store_outcome(session: Session, settings, run: Run, document: dict, outcome: Outcome) -> bool:
+    """Store a finished run; False, and nothing stored, where its lease is no longer held."""
+    host = session.get(Host, run.host_id, with_for_update=True)
+    if host is None or host.fence != run.fence or host.lease_owner != run.worker:
+        run.state, run.error, run.finished_at = "lost", "another worker had taken the host's lease", now()
+        return False
+    run.finished_at = now()
+    run.state = "succeeded" if outcome.ok else "failed"
+    run.error = outcome.error
+    run.tasks = outcome.tasks
+    run.actions = outcome.result.get("actions", [])
+    run.results = outcome.result.get("objects", {})
+    run.changed = bool(outcome.result.get("changed"))
+    host.lease_owner = host.lease_expires_at = None
+    if outcome.ok:
+        retry_s = _store_observed(session, settings, host, document, outcome.result)
+        host.failures, host.error = 0, None
+    else:
+        host.failures += 1
+        host.error = outcome.error
+        retry_s = min(2 ** min(host.failures - 1, 10), MAX_BACKOFF_S)
+    _apply_deadlines(session, settings, host, document)
+    if host.generation == run.generation:  # else a request came in meanwhile and the host is due at once
+        host.next_run_at = now() + timedelta(seconds=retry_s)
+    return True
+
+
+def _store_observed(session: Session, settings, host: Host, document: dict, result: dict) -> float:
+    """Store what was seen; seconds until the host wants to be looked at again."""
+    observed = result["observed"]
+    host.observed_generation = document["generation"]
+    host.observed_at = now()
+    host.observed_pending = bool(result.get("pending"))
+    host.observed = {key: observed[key] for key in ("host", "orphans", "tasks") if key in observed}
+    retry_s: float = PENDING_S if host.observed_pending else settings.worker.sweep_s
+    failures = [retry_s]
+    rows = {
+        server.id: server
+        for server in session.scalars(select(Server).where(Server.id.in_([s["id"] for s in document["servers"]])))
+    }
+    for wanted in document["servers"]:
+        server = rows.get(wanted["id"])
+        if server is None:
+            continue
+        outcome = result["objects"].get("servers", {}).get(server.id, {"ok": True, "error": None})
+        _store_server(session, host, server, wanted, observed.get("servers", {}).get(server.id), outcome)
+        if server.observed_failures:
+            failures.append(min(2 ** (server.observed_failures - 1), MAX_BACKOFF_S))
+        if server.gone_at is not None and server.observed_at == host.observed_at:
+            failures.append(0)  # what it used (bridges, chains) can go in the next run
+    _store_network(session, observed)
+    return min(failures)
+
+
+def _store_server(session: Session, host: Host, server: Server, wanted: dict, seen: dict | None, outcome: dict) -> None:
+    """One server's observed columns, from what the run wanted of it, saw of it and could not do."""
+    server.observed_at = host.observed_at
+    server.observed_error = outcome["error"]
+    server.observed_failures = 0 if outcome["ok"] else server.observed_failures + 1
+    if wanted["wanted"] == "absent":
+        if seen is None and outcome["ok"]:
+            _store_gone(session, server)
+        refresh_status(server)
+        return
+    server.observed_state = seen["state"] if seen else None
+    server.observed_reason = seen.get("reason") if seen else None
+    if seen:
+        server.observed_reboot_done = max(server.observed_reboot_done, seen.get("reboot_done", 0))
+        server.observed_start_done = max(server.observed_start_done, seen.get("start_done", 0))
+        if seen.get("console"):
+            _store_console(session, server, seen["console"])
+    if _was_shut_down_inside(server, wanted, seen):
+        server.power = "off"
+        server.operation = None
+    if has_converged(server) and outcome["ok"]:
+        server.built_at = server.built_at or now()
+        server.fault_code = server.fault_message = server.fault_details = server.fault_at = None
+        server.operation = server.operation_deadline = None
+        _finish_actions(session, server, None)
+    elif server.observed_failures >= TRIES:
+        store_fault(session, server, server.observed_error or "the host gave no reason")
+    refresh_status(server)
+
+
+def _was_shut_down_inside(server: Server, wanted: dict, seen: dict | None) -> bool:
+    """Whether the guest's owner shut it down from inside: a wish like any other, unless something newer was asked."""
+    asked_meanwhile = server.power != wanted["power"] or server.start_wanted != wanted["start"]["wanted"]
+    return (
+        seen is not None
+        and wanted["power"] == "on"
+        and seen["state"] == "shutoff"
+        and seen.get("reason") == "shutdown"
+        and not seen.get("stop_pending")
+        and not asked_meanwhile
+        and server.built_at is not None
+        and server.reboot_wanted <= server.observed_reboot_done
+    )
+
+
+def store_fault(session: Session, server: Server, message: str) -> None:
+    """The server's operation has failed: what users see until they retry or it heals."""
+    if server.fault_message != message:
+        server.fault_code, server.fault_message, server.fault_at = FAULT_CODE, message, now()
+        server.fault_details = None
+    server.operation = server.operation_deadline = None
+    _finish_actions(session, server, "Error")
+
+
+def _finish_actions(session: Session, server: Server, message: str | None) -> None:
+    session.execute(
+        update(ServerAction)
+        .where(ServerAction.server_id == server.id, ServerAction.finished_at.is_(None))
+        .values(finished_at=now(), message=message)
+    )
+
+
+def _store_gone(session: Session, server: Server) -> None:
+    """The guest was seen gone: its ports and addresses are free, the tombstone is final."""
+    server.observed_state = server.observed_reason = None
+    server.gone_at = now()
+    server.operation = server.operation_deadline = None
+    _finish_actions(session, server, None)
+    ports = session.scalars(
+        select(Port).where(Port.device_id == server.id).options(selectinload(Port.addresses))
+    ).unique()
+    for port in list(ports):
+        touch_port(session, port)
+        if port.delete_with_device:
+            release_port(session, port)
+        else:
+            port.device_id, port.device_owner, port.host_id, port.observed_state = "", "", None, None
+    touch(session, server.host_id)
+
+
+def _store_console(session: Session, server: Server, console: dict) -> None:
+    log = session.get(ConsoleLog, server.id)
+    if log is None:
+        log = ConsoleLog(server_id=server.id, number=0, text="")
+        session.add(log)
+    log.number, log.text, log.read_at = console["seq"], console["text"].replace("\x00", ""), now()
+    server.observed_console_done = max(server.observed_console_done, console["seq"])
+
+
+def _store_network(session: Session, observed: dict) -> None:
+    for key, model in (("ports", Port), ("routers", Router), ("floating_ips", FloatingIP)):
+        states: dict[str, list[str]] = {}
+        for object_id, seen in observed.get(key, {}).items():
+            states.setdefault(seen["state"], []).append(object_id)
+        for state, ids in states.items():
+            session.execute(
+                update(model)
+                .where(model.id.in_(ids), model.observed_state.is_distinct_from(state))
+                .values(observed_state=state, updated_at=model.updated_at)
+                .execution_options(synchronize_session=False)
+            )
+
+
+def _apply_deadlines(session: Session, settings, host: Host, document: dict) -> None:
+    """Operations past their deadline become faults, with the host's own words."""
+    late = session.scalars(
+        select(Server).where(Server.host_id == host.id, Server.gone_at.is_(None), Server.operation_deadline < now())
+    )
+    for server in late:
+        reason = server.observed_error or host.error or "the host did not get to it in time"
+        store_fault(session, server, f"{server.operation} took longer than its deadline: {reason}")
+        refresh_status(server)
+
+
+def mark_requests(session: Session, run: Run) -> None:
+    """The requests that this run carries."""
+    session.execute(
+        update(HostRequest)
+        .where(
+            HostRequest.host_id == run.host_id,
+            HostRequest.generation <= run.generation,
+            HostRequest.run_id.is_(None),
+        )
+        .values(run_id=run.id)
+    )

@@ -1,0 +1,168 @@
+"""One run: a folder, one play against one host, its result. The only importer of ansible_runner.
+
+The document travels as a host variable in the run folder's inventory (0700, removed with the run),
+never in argv or environment; every text in it that could be taken for a template is marked unsafe.
+Next room: `observe.py`, which stores what a run brought back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ansible_runner
+import yaml
+
+KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
+
+
+class UnsafeText(str):
+    """A text that Ansible must not evaluate."""
+
+
+class _Dumper(yaml.CSafeDumper):
+    pass
+
+
+_Dumper.add_representer(UnsafeText, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"'))
+
+
+@dataclass
+class Outcome:
+    """What a run brought back. ``result`` is kumo_host's; empty where the host could not be worked on."""
+
+    ok: bool
+    result: dict = field(default_factory=dict)
+    error: str | None = None
+    tasks: list[dict] = field(default_factory=list)
+
+
+def mark_unsafe(value):
+    """The same value with every text that holds a template's delimiters marked as not to be evaluated."""
+    if isinstance(value, str):
+        return UnsafeText(value) if any(mark in value for mark in ("{{", "{%", "{#")) else value
+    if isinstance(value, dict):
+        return {mark_unsafe(key): mark_unsafe(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [mark_unsafe(item) for item in value]
+    return value
+
+
+def build_inventory(name: str, connection: dict, document: dict) -> str:
+    """An Ansible inventory (YAML) of one host with its document."""
+    variables = {**connection, "kumo_document": mark_unsafe(document)}
+    return yaml.dump({"all": {"hosts": {name: variables}}}, Dumper=_Dumper, allow_unicode=True, width=4096)
+
+
+def build_document_text(document: dict) -> str:
+    """The document as a host_vars file that `ansible-playbook` takes with no Kumo running."""
+    return yaml.dump({"kumo_document": mark_unsafe(document)}, Dumper=_Dumper, allow_unicode=True, width=120)
+
+
+def scrub_environment() -> None:
+    """Leave in this process's environment only what Ansible needs (security case 39)."""
+    for name in list(os.environ):
+        if name not in KEPT_VARIABLES:
+            del os.environ[name]
+
+
+def find_playbook_executable(settings) -> str:
+    """The ansible-playbook of the settings, else the one beside this Python."""
+    return settings.worker.ansible_playbook or str(Path(sys.executable).parent / "ansible-playbook")
+
+
+@contextlib.contextmanager
+def run_folder(settings, host_name: str, connection: dict, document: dict):
+    """A private folder with the run's inventory; gone afterwards whatever happens."""
+    root = Path(settings.worker.runs_dir)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=root))
+    try:
+        inventory = folder / "inventory"
+        inventory.mkdir(mode=0o700)
+        with open(os.open(inventory / "hosts.yml", os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as stream:
+            stream.write(build_inventory(host_name, connection, document))
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def prune_folders(settings) -> int:
+    """Remove run folders that a killed worker left; how many."""
+    folders = list(Path(settings.worker.runs_dir).glob("run-*"))
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(folders)
+
+
+def build_environment(settings) -> dict[str, str]:
+    """The variables that a run adds to the scrubbed environment."""
+    ansible = Path(settings.worker.ansible_dir)
+    return {
+        "ANSIBLE_CONFIG": str(ansible / "ansible.cfg"),
+        "ANSIBLE_NOCOLOR": "1",
+        "PATH": f"{Path(find_playbook_executable(settings)).parent}:{os.environ.get('PATH', '/usr/sbin:/usr/bin')}",
+    }
+
+
+def run_host(
+    settings, host_name: str, connection: dict, document: dict, cancelled: Callable[[], bool] = lambda: False
+) -> Outcome:
+    """Bring one host to its document by playbooks/apply_host.yml; never raises for what happens on the host."""
+    events: list[dict] = []
+
+    def on_event(event: dict) -> bool:
+        events.append(event)
+        return False  # the event's own file is not kept: it would hold what guests wrote
+
+    with run_folder(settings, host_name, connection, document) as folder:
+        runner = ansible_runner.run(
+            private_data_dir=str(folder),
+            inventory=str(folder / "inventory" / "hosts.yml"),
+            playbook=str(Path(settings.worker.ansible_dir) / "playbooks" / "apply_host.yml"),
+            envvars=build_environment(settings),
+            event_handler=on_event,
+            cancel_callback=cancelled,
+            timeout=settings.worker.run_timeout_s,
+            quiet=True,
+            settings={"suppress_ansible_output": True, "suppress_env_files": True},
+        )
+        printed = ""
+        if runner.rc != 0:
+            with contextlib.suppress(OSError, AttributeError):
+                printed = runner.stdout.read()[-2000:]
+    return _read_outcome(runner.status, runner.rc, events, printed)
+
+
+def _read_outcome(status: str, rc: int | None, events: list[dict], printed: str) -> Outcome:
+    outcome = Outcome(ok=False)
+    for event in events:
+        data = event.get("event_data", {})
+        kind = event.get("event", "")
+        if kind not in ("runner_on_ok", "runner_on_failed", "runner_on_unreachable"):
+            continue
+        state = kind.removeprefix("runner_on_")
+        outcome.tasks.append({"name": data.get("task"), "state": state, "seconds": data.get("duration")})
+        answer = data.get("res") or {}
+        if kind == "runner_on_ok" and "observed" in answer:
+            outcome.result = answer
+            outcome.ok = True
+        elif kind != "runner_on_ok":
+            outcome.error = str(answer.get("msg") or f"{data.get('task')}: {state}")
+            module_error = answer.get("module_stderr") or answer.get("exception")
+            if module_error:
+                outcome.error += f": {str(module_error)[-1000:]}"
+    if not outcome.ok and outcome.error is None:
+        if status == "timeout":
+            outcome.error = "the run took longer than [worker] run_timeout_s and was ended"
+        elif status == "canceled":
+            outcome.error = "the run was cancelled"
+        else:
+            outcome.error = f"the play ended with {status} ({rc}) and no result: {printed.strip() or 'no output'}"
+    return outcome

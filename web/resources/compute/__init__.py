@@ -1,0 +1,61 @@
+"""The Compute API (v2.1 with microversions): its resources, in one table."""
+
+from ...http import Service
+from . import (
+    aggregates,
+    availability_zones,
+    extensions,
+    flavor_access,
+    flavor_extra_specs,
+    flavors,
+    hypervisors,
+    instance_actions,
+    keypairs,
+    limits,
+    quota_sets,
+    server_actions,
+    server_addresses,
+    server_console,
+    server_metadata,
+    server_security_groups,
+    server_tags,
+    servers,
+    services,
+    tenant_usage,
+    versions,
+)
+
+RESOURCES = [
+    versions,
+    servers,
+    server_actions,
+    server_console,
+    server_security_groups,
+    server_metadata,
+    server_tags,
+    server_addresses,
+    instance_actions,
+    flavors,
+    flavor_extra_specs,
+    flavor_access,
+    keypairs,
+    limits,
+    quota_sets,
+    availability_zones,
+    aggregates,
+    hypervisors,
+    services,
+    tenant_usage,
+    extensions,
+]
+
+SERVICE = Service(
+    name="compute",
+    type="compute",
+    title="Compute Service",
+    prefix="/compute",
+    version_path="/v2.1",
+    port=8774,
+    routes=[route for resource in RESOURCES for route in resource.ROUTES],
+    project_paths=True,
+)

@@ -1,0 +1,52 @@
+"""The list of extensions that old clients ask for: what is served, by the names it had as an extension.
+
+Source: Compute API reference, "Extensions (extensions)" (deprecated there).
+"""
+
+from __future__ import annotations
+
+from ...errors import NotFound
+from ...http import Context, Route
+from ...policy import ANYONE, rule
+
+SERVED = {
+    "os-availability-zone": "AvailabilityZone",
+    "os-console-output": "ConsoleOutput",
+    "os-extended-availability-zone": "ExtendedAvailabilityZone",
+    "os-extended-server-attributes": "ExtendedServerAttributes",
+    "os-extended-status": "ExtendedStatus",
+    "os-flavor-access": "FlavorAccess",
+    "os-flavor-extra-specs": "FlavorExtraSpecs",
+    "os-flavor-manage": "FlavorManage",
+    "os-hypervisors": "Hypervisors",
+    "os-instance-actions": "InstanceActions",
+    "os-keypairs": "Keypairs",
+    "os-lock-server": "LockServer",
+    "os-quota-sets": "Quotas",
+    "os-security-groups": "SecurityGroups",
+    "os-services": "Services",
+    "os-simple-tenant-usage": "SimpleTenantUsage",
+}
+UPDATED = "2014-12-03T00:00:00Z"
+
+
+def index(ctx: Context) -> list[str]:
+    return list(SERVED)
+
+
+def show(ctx: Context, alias: str) -> str:
+    if alias not in SERVED:
+        raise NotFound(f"Extension {alias[:255]} could not be found.")
+    return alias
+
+
+def view(ctx: Context, alias: str) -> dict:
+    name = SERVED[alias]
+    return {"alias": alias, "name": name, "description": f"{name}.", "updated": UPDATED, "links": [], "namespace": ""}
+
+
+LIST = rule("compute:extensions:index", ANYONE)
+ROUTES = [
+    Route("GET", "/extensions", LIST, None, index, view, reply_key="extensions"),
+    Route("GET", "/extensions/{alias}", LIST, None, show, view, reply_key="extension"),
+]

@@ -1,0 +1,91 @@
+"""Server rows as handlers need them: found, locked, checked, and marked as changed.
+
+Every handler that changes a wanted column ends in `mark_changed`, the one place that stamps the row,
+computes its status and tells its host. Next room: `web/reconcile/status.py`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import select
+
+from ...errors import Conflict, NotFound
+from ...http import Context
+from ...models import Host, Server, ServerAction, now, touch
+from ...policy import rule
+from ...reconcile.status import check_allowed, refresh_status
+
+UNLOCK_ANY = rule("compute:servers:locked:act", "role:admin")
+
+
+def find_server(ctx: Context, server_id: str, gone: bool = False) -> Server:
+    """The project's server (an admin's: any); NotFound where it is another's, or gone and not ``gone``."""
+    row = ctx.session.scalar(select(Server).where(Server.id == server_id))
+    if row is None or (row.gone_at is not None and not gone):
+        raise NotFound(f"Instance {server_id} could not be found.")
+    if row.project_id != ctx.token.project_id and not ctx.is_admin:
+        raise NotFound(f"Instance {server_id} could not be found.")
+    return row
+
+
+def find_server_to_change(ctx: Context, server_id: str, action: str | None, name: str = "") -> Server:
+    """The same, its row held until the transaction ends, and allowed to do ``action`` now.
+
+    Conflict where the state forbids it, or where it is locked and the caller may not pass locks. The
+    host's row is held first, as the loop does, so that the two never wait for each other.
+    """
+    row = find_server(ctx, server_id)
+    if not ctx.database.is_sqlite:
+        if row.host_id is not None:
+            ctx.session.execute(select(Host.id).where(Host.id == row.host_id).with_for_update())
+        ctx.session.refresh(row, with_for_update=True)
+        if row.gone_at is not None:
+            raise NotFound(f"Instance {server_id} could not be found.")
+    check_unlocked(ctx, row)
+    if action is not None:
+        check_allowed(row, action)
+    return row
+
+
+def check_unlocked(ctx: Context, server: Server) -> None:
+    """Conflict where the server is locked and the caller may not pass locks."""
+    if server.locked and not ctx.allows(UNLOCK_ANY):
+        raise Conflict(f"Instance {server.id} is locked")
+
+
+def check_placed(server: Server) -> None:
+    """Conflict where no host was ever found for the server."""
+    if server.host_id is None:
+        raise Conflict(f"Instance {server.id} is not ready: no host was found for it")
+
+
+def record_action(ctx: Context, server: Server, action: str, finished: bool = False) -> None:
+    """Who asked what of the server, by which request; ``finished`` where no host has a part in it."""
+    at = now()
+    ctx.session.add(
+        ServerAction(
+            server_id=server.id,
+            action=action,
+            request_id=ctx.request_id,
+            user_id=ctx.token.user_id,
+            project_id=ctx.token.project_id or "",
+            started_at=at,
+            finished_at=at if finished else None,
+        )
+    )
+
+
+def begin_operation(ctx: Context, server: Server, operation: str) -> None:
+    """An operation that the host must finish before its deadline; an old fault is forgotten."""
+    server.operation = operation
+    server.operation_deadline = now() + timedelta(seconds=ctx.settings.worker.operation_timeout_s)
+    server.fault_code = server.fault_message = server.fault_details = server.fault_at = None
+
+
+def mark_changed(ctx: Context, server: Server, on_host: bool = True) -> None:
+    """Stamp the row, compute its status, and with ``on_host`` tell its host."""
+    server.updated_at = now()
+    refresh_status(server)
+    if on_host:
+        touch(ctx.session, server.host_id, ctx.request_id)

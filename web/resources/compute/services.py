@@ -1,0 +1,144 @@
+"""Compute services: one for each hypervisor, since Kumo runs no daemon there; enabling and disabling one.
+
+Source: Compute API reference, "Compute services (os-services)". A disabled host gets no new guests; its
+own go on.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from ...errors import BadRequest, NotFound
+from ...fields import BOOL, field, one_of, since, text
+from ...http import Context, Route
+from ...models import Host, now
+from ...policy import ADMIN, rule
+from ...scheduler import is_up
+from .hypervisors import build_number
+
+BINARY = "nova-compute"  # the name that clients look for
+FIELDS = {
+    "status": field(one_of("enabled", "disabled")),
+    "disabled_reason": field({**text(255, 1), "format": "printable"}),
+    "forced_down": field(BOOL),
+}
+HOST = {"host": field(text(255, 1), required=True), "binary": field(text(255, 1), required=True)}
+REASON_FIELDS = {**HOST, "disabled_reason": field(text(255, 1), required=True)}
+FORCE_FIELDS = {**HOST, "forced_down": field(BOOL)}
+VIEW_FIELDS = {"forced_down": field({}, since("2.11"))}
+QUERY = {"host", "binary"}
+
+
+def index(ctx: Context) -> list[Host]:
+    for name in ctx.query:
+        if name not in QUERY and ctx.version >= (2, 75):
+            raise BadRequest(f"Invalid input for query parameter {name}: Additional properties are not allowed.")
+    if ctx.query.get("binary", BINARY) != BINARY:
+        return []
+    hosts = [host for host in ctx.session.scalars(select(Host).order_by(Host.name)) if "hypervisor" in host.roles]
+    return [host for host in hosts if ctx.query.get("host", host.name) == host.name]
+
+
+def _find(ctx: Context, **wanted) -> Host:
+    host = ctx.session.scalar(select(Host).filter_by(**wanted).with_for_update())
+    if host is None or "hypervisor" not in host.roles:
+        raise NotFound(f"Service {next(iter(wanted.values()))} not found.")
+    return host
+
+
+def update(ctx: Context, service_id: str) -> Host:
+    """Enable, disable with a reason, or mark as down by hand."""
+    body = ctx.body
+    if not body:
+        raise BadRequest("No updates were requested. Fields 'status' or 'forced_down' should be specified.")
+    if "disabled_reason" in body and body.get("status") != "disabled":
+        raise BadRequest("Specifying disabled_reason requires that status is 'disabled'.")
+    host = _find(ctx, id=service_id)
+    if "status" in body:
+        host.enabled = body["status"] == "enabled"
+        host.disabled_reason = body.get("disabled_reason")
+    if "forced_down" in body:
+        host.forced_down = body["forced_down"]
+    return host
+
+
+def _find_named(ctx: Context) -> Host:
+    if ctx.body["binary"] != BINARY:
+        raise NotFound(f"Service {ctx.body['binary']} on host {ctx.body['host']} not found.")
+    return _find(ctx, name=ctx.body["host"])
+
+
+def enable(ctx: Context) -> dict:
+    host = _find_named(ctx)
+    host.enabled, host.disabled_reason = True, None
+    return {**ctx.body, "status": "enabled"}
+
+
+def disable(ctx: Context) -> dict:
+    host = _find_named(ctx)
+    host.enabled, host.disabled_reason = False, ctx.body.get("disabled_reason")
+    return {**ctx.body, "status": "disabled"}
+
+
+def force_down(ctx: Context) -> dict:
+    host = _find_named(ctx)
+    host.forced_down = ctx.body.get("forced_down", True)
+    return {**ctx.body, "forced_down": host.forced_down}
+
+
+def view(ctx: Context, host: Host) -> dict:
+    up = is_up(host.observed_at, host.forced_down, now(), ctx.settings.worker.sweep_s)
+    return {
+        "id": build_number(host) if ctx.version < (2, 53) else host.id,
+        "binary": BINARY,
+        "host": host.name,
+        "zone": host.zone,
+        "status": "enabled" if host.enabled else "disabled",
+        "state": "up" if up else "down",
+        "updated_at": host.observed_at.strftime("%Y-%m-%dT%H:%M:%S.%f") if host.observed_at else None,
+        "disabled_reason": host.disabled_reason,
+        "forced_down": host.forced_down,
+    }
+
+
+def view_changed(ctx: Context, changed: dict) -> dict:
+    return changed
+
+
+LIST = rule("compute:services:index", ADMIN)
+UPDATE = rule("compute:services:update", ADMIN)
+PATH = "/os-services"
+
+
+def _put(name: str, fields: dict, handler, since_version: str = "2.1") -> Route:
+    return Route(
+        "PUT",
+        f"{PATH}/{name}",
+        UPDATE,
+        fields,
+        handler,
+        view_changed,
+        reply_key="service",
+        since=since_version,
+        until="2.52",
+    )
+
+
+ROUTES = [
+    Route("GET", PATH, LIST, None, index, view, reply_key="services", view_fields=VIEW_FIELDS),
+    _put("enable", HOST, enable),
+    _put("disable", HOST, disable),
+    _put("disable-log-reason", REASON_FIELDS, disable),
+    _put("force-down", FORCE_FIELDS, force_down, "2.11"),
+    Route(
+        "PUT",
+        PATH + "/{service_id}",
+        UPDATE,
+        FIELDS,
+        update,
+        view,
+        reply_key="service",
+        view_fields=VIEW_FIELDS,
+        since="2.53",
+    ),
+]

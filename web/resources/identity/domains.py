@@ -1,0 +1,144 @@
+"""Domains: the containers of users and projects.
+
+Source: Identity API reference, "Domains". Next room: `projects.py`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import func, select
+
+from ...errors import Conflict, Forbidden, NotFound
+from ...fields import BOOL, NAME, OBJECT, field, items, text
+from ...http import Context, Reply, Route
+from ...models import Assignment, Domain, Project, User
+from ...paging import read_page
+from ...policy import ADMIN, ANYONE, rule
+from .lists import build_link, build_list, read_flag
+
+DEFAULT = "default"
+_COMMON = {
+    "description": field(text(4096)),
+    "enabled": field(BOOL),
+    "tags": field(items(text(255, 1), 0)),
+    "options": field({**OBJECT, "maxProperties": 0}),
+}
+FIELDS = {"name": field(NAME, required=True), **_COMMON}
+CHANGES = {"name": field(NAME), **_COMMON}
+
+
+def find_domain(session, domain_id: str) -> Domain:
+    """The domain of this id; NotFound."""
+    row = session.get(Domain, domain_id)
+    if row is None:
+        raise NotFound(f"Could not find domain: {domain_id}.")
+    return row
+
+
+def choose_domain_id(ctx: Context, given: str | None) -> str:
+    """The domain a new object goes to: the one named, else that of the caller's scope, else the caller's own."""
+    if given:
+        return find_domain(ctx.session, given).id
+    if ctx.token.domain:
+        return ctx.token.domain[0]
+    return (ctx.token.project_domain or ctx.token.user_domain)[0]
+
+
+def _check_name(ctx: Context, name: str, but: str = "") -> None:
+    if ctx.session.scalar(select(Domain.id).where(Domain.name == name, Domain.id != but)):
+        raise Conflict(f"Conflict occurred attempting to store domain - it is not permitted to have two named {name}.")
+
+
+def index(ctx: Context) -> Reply:
+    statement = select(Domain)
+    if ctx.query.get("name") is not None:
+        statement = statement.where(Domain.name == ctx.query["name"])
+    if (enabled := read_flag(ctx, "enabled")) is not None:
+        statement = statement.where(Domain.enabled == enabled)
+    page = read_page(
+        ctx.session,
+        statement,
+        ctx.query,
+        columns={"name": Domain.name, "id": Domain.id},
+        identity=Domain.id,
+        default=[("name", "asc")],
+        maximum=ctx.settings.api.max_limit,
+    )
+    return build_list(ctx, "domains", page, view)
+
+
+def show(ctx: Context, domain_id: str) -> Domain:
+    """Any domain for admins; one's own for everyone."""
+    known = {pair[0] for pair in (ctx.token.user_domain, ctx.token.project_domain, ctx.token.domain) if pair}
+    if domain_id not in known:
+        ctx.policy.check(READ, ctx.token.credentials(), {})
+    return find_domain(ctx.session, domain_id)
+
+
+def create(ctx: Context) -> Domain:
+    _check_name(ctx, ctx.body["name"])
+    row = Domain(
+        name=ctx.body["name"],
+        description=ctx.body.get("description", ""),
+        enabled=ctx.body.get("enabled", True),
+    )
+    ctx.session.add(row)
+    ctx.session.flush()
+    return row
+
+
+def update(ctx: Context, domain_id: str) -> Domain:
+    """Disabling a domain ends the tokens of its users and projects at once."""
+    row = find_domain(ctx.session, domain_id)
+    if "name" in ctx.body:
+        _check_name(ctx, ctx.body["name"], but=row.id)
+    if domain_id == DEFAULT and ctx.body.get("enabled") is False:
+        raise Forbidden("The default domain cannot be disabled.")
+    for name in ("name", "description", "enabled"):
+        if name in ctx.body:
+            setattr(row, name, ctx.body[name])
+    ctx.session.flush()
+    return row
+
+
+def delete(ctx: Context, domain_id: str) -> None:
+    """Only a disabled domain (403), and only one without users and projects (409): nothing is taken along."""
+    row = find_domain(ctx.session, domain_id)
+    if domain_id == DEFAULT:
+        raise Forbidden("The default domain cannot be deleted.")
+    if row.enabled:
+        raise Forbidden("A domain that is enabled cannot be deleted: disable it first.")
+    for what, model in (("users", User), ("projects", Project)):
+        count = ctx.session.scalar(select(func.count()).select_from(model).where(model.domain_id == domain_id))
+        if count:
+            raise Conflict(f"Domain {domain_id} still has {count} {what}: delete them first.")
+    ctx.session.execute(
+        sql_delete(Assignment).where(Assignment.target_kind == "domain", Assignment.target_id == domain_id)
+    )
+    ctx.session.delete(row)
+
+
+def view(ctx: Context, row: Domain) -> dict:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "description": row.description,
+        "enabled": row.enabled,
+        "tags": [],
+        "options": {},
+        "links": {"self": build_link(ctx, "domains", row.id)},
+    }
+
+
+READ = rule("identity:domains:read", ADMIN)
+SHOW = rule("identity:domains:show", ANYONE)
+CREATE = rule("identity:domains:create", ADMIN)
+UPDATE = rule("identity:domains:update", ADMIN)
+DELETE = rule("identity:domains:delete", ADMIN)
+ROUTES = [
+    Route("GET", "/domains", READ, None, index),
+    Route("POST", "/domains", CREATE, FIELDS, create, view, 201, key="domain"),
+    Route("GET", "/domains/{domain_id}", SHOW, None, show, view, key="domain"),
+    Route("PATCH", "/domains/{domain_id}", UPDATE, CHANGES, update, view, key="domain"),
+    Route("DELETE", "/domains/{domain_id}", DELETE, None, delete),
+]

@@ -1,0 +1,120 @@
+"""Roles: names that permissions are given to.
+
+Source: Identity API reference, "Roles". Policy looks at names, so the names the rules use cannot be
+renamed or deleted. Next room: `assignments.py`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+
+from ...bootstrap import ROLES
+from ...errors import BadRequest, Conflict, Forbidden, NotFound
+from ...fields import HEX_ID, NAME, OBJECT, field, nullable, text
+from ...http import Context, Reply, Route
+from ...models import Role
+from ...paging import read_page
+from ...policy import ADMIN, rule
+from .lists import build_link, build_list
+
+_COMMON = {
+    "description": field(nullable(text(4096))),
+    "domain_id": field(nullable(HEX_ID)),
+    "options": field({**OBJECT, "maxProperties": 0}),
+}
+FIELDS = {"name": field(NAME, required=True), **_COMMON}
+CHANGES = {"name": field(NAME), **_COMMON}
+
+
+def find_role(session, role_id: str) -> Role:
+    """The role of this id; NotFound."""
+    row = session.get(Role, role_id)
+    if row is None:
+        raise NotFound(f"Could not find role: {role_id}.")
+    return row
+
+
+def _check(ctx: Context, but: str = "") -> None:
+    if ctx.body.get("domain_id") is not None:
+        raise BadRequest("Invalid input for field/attribute domain_id: roles of one domain only are not offered")
+    name = ctx.body.get("name")
+    # Policy compares names without regard to case: "Admin" would be admin.
+    if name and ctx.session.scalar(
+        select(Role.id).where(func.lower(Role.name) == name.lower(), Role.id != but).limit(1)
+    ):
+        raise Conflict(f"Conflict occurred attempting to store role - Duplicate entry found with name {name}.")
+
+
+def index(ctx: Context) -> Reply:
+    statement = select(Role)
+    if ctx.query.get("name") is not None:
+        statement = statement.where(Role.name == ctx.query["name"])
+    if ctx.query.get("domain_id"):
+        statement = statement.where(Role.domain_id == ctx.query["domain_id"])
+    page = read_page(
+        ctx.session,
+        statement,
+        ctx.query,
+        columns={"name": Role.name, "id": Role.id},
+        identity=Role.id,
+        default=[("name", "asc")],
+        maximum=ctx.settings.api.max_limit,
+    )
+    return build_list(ctx, "roles", page, view)
+
+
+def show(ctx: Context, role_id: str) -> Role:
+    return find_role(ctx.session, role_id)
+
+
+def create(ctx: Context) -> Role:
+    _check(ctx)
+    row = Role(name=ctx.body["name"], description=ctx.body.get("description"))
+    ctx.session.add(row)
+    ctx.session.flush()
+    return row
+
+
+def update(ctx: Context, role_id: str) -> Role:
+    row = find_role(ctx.session, role_id)
+    _check(ctx, but=row.id)
+    if "name" in ctx.body and ctx.body["name"] != row.name:
+        if row.name in ROLES:
+            raise Forbidden(f"The role {row.name} cannot be renamed: permissions are given to it.")
+        row.name = ctx.body["name"]
+    if "description" in ctx.body:
+        row.description = ctx.body["description"]
+    ctx.session.flush()
+    return row
+
+
+def delete(ctx: Context, role_id: str) -> None:
+    """Taken from everyone who had it, at once."""
+    row = find_role(ctx.session, role_id)
+    if row.name in ROLES:
+        raise Forbidden(f"The role {row.name} cannot be deleted: permissions are given to it.")
+    ctx.session.delete(row)
+
+
+def view(ctx: Context, row: Role) -> dict:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "domain_id": row.domain_id,
+        "description": row.description,
+        "options": {},
+        "links": {"self": build_link(ctx, "roles", row.id)},
+    }
+
+
+READ = rule("identity:roles:read", ADMIN)
+CREATE = rule("identity:roles:create", ADMIN)
+UPDATE = rule("identity:roles:update", ADMIN)
+DELETE = rule("identity:roles:delete", ADMIN)
+ROUTES = [
+    Route("GET", "/roles", READ, None, index),
+    Route("POST", "/roles", CREATE, FIELDS, create, view, 201, key="role"),
+    Route("GET", "/roles/{role_id}", READ, None, show, view, key="role"),
+    Route("PATCH", "/roles/{role_id}", UPDATE, CHANGES, update, view, key="role"),
+    Route("DELETE", "/roles/{role_id}", DELETE, None, delete),
+]

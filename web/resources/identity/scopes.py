@@ -1,0 +1,49 @@
+"""What the caller's own tokens can be scoped to: projects, domains, the system.
+
+Source: Identity API reference, "Authentication and token management" (/v3/auth/…). Next room: `tokens.py`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from ...http import Context, Reply, Route
+from ...models import Assignment, Domain, Project
+from ...policy import ANYONE, rule
+from . import domains, projects
+from .lists import build_list
+
+
+def _held(ctx: Context, kind: str):
+    return select(Assignment.target_id).where(Assignment.user_id == ctx.token.user_id, Assignment.target_kind == kind)
+
+
+def index_projects(ctx: Context) -> Reply:
+    """Enabled projects, in enabled domains, on which the caller has a role."""
+    rows = ctx.session.scalars(
+        select(Project)
+        .join(Domain, Domain.id == Project.domain_id)
+        .where(Project.id.in_(_held(ctx, "project")), Project.enabled, Domain.enabled)
+        .order_by(Project.name, Project.id)
+    )
+    return build_list(ctx, "projects", list(rows), projects.view)
+
+
+def index_domains(ctx: Context) -> Reply:
+    rows = ctx.session.scalars(
+        select(Domain).where(Domain.id.in_(_held(ctx, "domain")), Domain.enabled).order_by(Domain.name)
+    )
+    return build_list(ctx, "domains", list(rows), domains.view)
+
+
+def index_system(ctx: Context) -> Reply:
+    held = ctx.session.scalar(_held(ctx, "system").limit(1)) is not None
+    return build_list(ctx, "system", [{"all": True}] if held else [])
+
+
+READ = rule("identity:scopes:read", ANYONE)
+ROUTES = [
+    Route("GET", "/auth/projects", READ, None, index_projects),
+    Route("GET", "/auth/domains", READ, None, index_domains),
+    Route("GET", "/auth/system", READ, None, index_system),
+]

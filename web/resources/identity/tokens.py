@@ -1,0 +1,211 @@
+"""Tokens: made from a password or from another token, shown, checked and revoked.
+
+A 401 never says which part was wrong. Tokens themselves are `web/auth.py`'s. Source: Identity API
+reference, "Authentication and token management". Security cases 30 and 34. Next room: `logins.py`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import delete, select
+
+from ...auth import REFUSED, Token, issue_token, read_roles, read_token
+from ...errors import BadRequest, Forbidden, NotFound, Unauthorized
+from ...fields import HEX_ID, field, items, mapping, one_of, text
+from ...http import Context, Reply, Route
+from ...models import Domain, Project, RevokedToken, User, now
+from ...policy import ADMIN, ANYONE, rule
+from .catalog import build_catalog
+from .logins import check_login, forget_failures
+
+DOMAIN = mapping({"id": HEX_ID, "name": text(255, 1)})
+PROJECT = mapping({"id": HEX_ID, "name": text(255, 1), "domain": DOMAIN})
+USER = mapping({"id": HEX_ID, "name": text(255, 1), "domain": DOMAIN, "password": text(4096)}, ("password",))
+IDENTITY = mapping(
+    {
+        "methods": {**items(one_of("password", "token"), 2, unique=True), "minItems": 1},
+        "password": mapping({"user": USER}, ("user",)),
+        "token": mapping({"id": text(2048, 1)}, ("id",)),
+    },
+    ("methods",),
+)
+SCOPE = {
+    "anyOf": [
+        one_of("unscoped"),
+        mapping(
+            {"project": PROJECT, "domain": DOMAIN, "system": mapping({"all": one_of(True)}), "unscoped": mapping({})}
+        ),
+    ]
+}
+FIELDS = {"identity": field(IDENTITY, secret=True, required=True), "scope": field(SCOPE)}
+
+
+def _find_domain(session, given: dict | None, where: str) -> Domain | None:
+    """The domain named by id or name; None where there is none; BadRequest where none is named."""
+    if not given:
+        raise BadRequest(f"Invalid input for field/attribute {where}: it needs the domain's id or name")
+    if "id" in given:
+        return session.get(Domain, given["id"])
+    return session.scalar(select(Domain).where(Domain.name == given["name"]))
+
+
+def _find_user(session, given: dict) -> tuple[User | None, str]:
+    """(the user, or None; the words it was named by)."""
+    if "id" in given:
+        return session.get(User, given["id"]), given["id"]
+    if "name" not in given:
+        raise BadRequest("Invalid input for field/attribute identity/password/user: it needs the user's id or name")
+    domain = _find_domain(session, given.get("domain"), "identity/password/user/domain")
+    words = f"{given['domain'].get('id')}/{given['domain'].get('name')}/{given['name']}"
+    if domain is None:
+        return None, words
+    found = session.scalar(select(User).where(User.domain_id == domain.id, User.name == given["name"]))
+    return found, f"{domain.id}/{given['name']}"
+
+
+def _find_scope(session, given) -> tuple[str, str] | None:
+    """(kind, id) of the scope asked for, ("", "") for unscoped, None where the choice is ours."""
+    if given is None:
+        return None
+    if given == "unscoped" or "unscoped" in given:
+        return "", ""
+    if len(given) != 1:
+        raise BadRequest("Invalid input for field/attribute scope: one of project, domain, system, unscoped")
+    if "system" in given:
+        return "system", ""
+    if "domain" in given:
+        domain = _find_domain(session, given["domain"], "scope/domain")
+        if domain is None:
+            raise Unauthorized(REFUSED)
+        return "domain", domain.id
+    project = given["project"]
+    if "id" in project:
+        return "project", project["id"]
+    if "name" not in project:
+        raise BadRequest("Invalid input for field/attribute scope/project: it needs the project's id or name")
+    domain = _find_domain(session, project.get("domain"), "scope/project/domain")
+    found = domain and session.scalar(
+        select(Project.id).where(Project.domain_id == domain.id, Project.name == project["name"])
+    )
+    if not found:
+        raise Unauthorized(REFUSED)
+    return "project", found
+
+
+def _choose_default_scope(session, user: User, parent: Token | None) -> tuple[str, str]:
+    """Without a scope: the token's own, or the user's default project where the user has a role on it."""
+    if parent is not None:
+        return "", ""
+    project = session.get(Project, user.default_project_id) if user.default_project_id else None
+    if project is not None and project.enabled and read_roles(session, user.id, "project", project.id):
+        domain = session.get(Domain, project.domain_id)
+        if domain.enabled:
+            return "project", project.id
+    return "", ""
+
+
+def create(ctx: Context) -> Reply:
+    """A token in X-Subject-Token; a token made from another one lives no longer than that one."""
+    given = ctx.body["identity"]
+    for method in given["methods"]:
+        if method not in given:
+            raise BadRequest(f"Invalid input for field/attribute identity: method {method} needs its part {method}")
+    user = hashed = None
+    if "password" in given["methods"]:
+        asked = given["password"]["user"]
+        with ctx.database.read() as session:
+            user, named = _find_user(session, asked)
+        hashed = check_login(ctx, user, named, asked["password"])
+    # The user's row is read again, locked: a password changed since then refuses, one changed later kills the token.
+    with ctx.write() as session:
+        parent = None
+        if "token" in given["methods"]:
+            parent = read_token(session, ctx.keys, given["token"]["id"])
+            if user is not None and user.id != parent.user_id:
+                raise Unauthorized(REFUSED)
+        user_id = user.id if user is not None else parent.user_id
+        user = session.execute(select(User).where(User.id == user_id).with_for_update(read=True)).scalar()
+        if user is None or (hashed is not None and user.password_hash != hashed):
+            raise Unauthorized(REFUSED)
+        if hashed is not None:
+            forget_failures(ctx, session, user)
+        scope = _find_scope(session, ctx.body.get("scope"))
+        kind, target = _choose_default_scope(session, user, parent) if scope is None else scope
+        written, token = issue_token(
+            session, ctx.keys, user.id, kind, target, given["methods"], ctx.settings.identity.token_lifetime_s, parent
+        )
+        body = {"token": view(ctx, token)}
+    return Reply(body, 201, {"X-Subject-Token": written, "Vary": "X-Auth-Token"})
+
+
+def _read_subject(ctx: Context, session, permission: str) -> tuple[str, Token]:
+    text_ = ctx.headers.get("X-Subject-Token", "")
+    if not text_:
+        raise BadRequest("The header X-Subject-Token is missing: it names the token in question.")
+    try:
+        subject = read_token(session, ctx.keys, text_)
+    except Unauthorized:
+        raise NotFound("Could not find token.") from None
+    if subject.user_id != ctx.token.user_id and not ctx.allows(permission):
+        raise Forbidden(f"Policy doesn't allow {permission} to be performed.")
+    return text_, subject
+
+
+def show(ctx: Context) -> Reply:
+    """Whose token X-Subject-Token is: one's own, or any for admins and services."""
+    written, subject = _read_subject(ctx, ctx.session, VALIDATE_OTHERS)
+    return Reply({"token": view(ctx, subject)}, 200, {"X-Subject-Token": written, "Vary": "X-Auth-Token"})
+
+
+def delete_(ctx: Context) -> Reply:
+    """Revoked at once, with every token that was made from it."""
+    _, subject = _read_subject(ctx, ctx.session, REVOKE_OTHERS)
+    ctx.session.execute(delete(RevokedToken).where(RevokedToken.expires_at < now()))
+    if ctx.session.get(RevokedToken, subject.audit_ids[0]) is None:
+        ctx.session.add(RevokedToken(audit_id=subject.audit_ids[0], expires_at=subject.expires_at))
+    return Reply(None, 204)
+
+
+def _write_time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def view(ctx: Context, token: Token) -> dict:
+    """The token's body, with the catalog where it has a scope (and `nocatalog` is not in the query)."""
+    body = {
+        "methods": list(token.methods),
+        "user": {
+            "id": token.user_id,
+            "name": token.user_name,
+            "domain": {"id": token.user_domain[0], "name": token.user_domain[1]},
+            "password_expires_at": None,
+        },
+        "audit_ids": list(token.audit_ids),
+        "issued_at": _write_time(token.issued_at),
+        "expires_at": _write_time(token.expires_at),
+    }
+    if token.scope == "project":
+        domain = {"id": token.project_domain[0], "name": token.project_domain[1]}
+        body["project"] = {"id": token.project_id, "name": token.project_name, "domain": domain}
+        body["is_domain"] = False
+    elif token.scope == "domain":
+        body["domain"] = {"id": token.domain[0], "name": token.domain[1]}
+    elif token.scope == "system":
+        body["system"] = {"all": True}
+    if token.scope:
+        body["roles"] = [{"id": role_id, "name": name} for role_id, name in token.roles]
+        if "nocatalog" not in ctx.query:
+            body["catalog"] = build_catalog(ctx)
+    return body
+
+
+SHOW = rule("identity:tokens:show", ANYONE)
+DELETE = rule("identity:tokens:delete", ANYONE)
+VALIDATE_OTHERS = rule("identity:tokens:validate_others", "rule:service")
+REVOKE_OTHERS = rule("identity:tokens:revoke_others", ADMIN)
+ROUTES = [
+    Route("POST", "/auth/tokens", None, FIELDS, create, key="auth", transaction=False),
+    Route("GET", "/auth/tokens", SHOW, None, show),
+    Route("DELETE", "/auth/tokens", DELETE, None, delete_),
+]

@@ -1,0 +1,17 @@
+"""The Image API (/v2): its resources, in one table."""
+
+from ...http import Service
+from . import changes, files, images, members, schemas, tags, versions
+
+RESOURCES = [versions, images, changes, files, tags, members, schemas]
+
+SERVICE = Service(
+    name="image",
+    type="image",
+    title="Image Service",
+    prefix="/image",
+    version_path="/v2",
+    port=9292,
+    catalog_path="",
+    routes=[route for resource in RESOURCES for route in resource.ROUTES],
+)

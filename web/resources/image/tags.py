@@ -1,0 +1,41 @@
+"""Tags of images, one at a time.
+
+Source: Image API reference, "Image tags". Next room: `changes.py`, which replaces all of them.
+"""
+
+from __future__ import annotations
+
+from ...errors import BadRequest, NotFound, TooLarge
+from ...http import Context, Reply, Route
+from ...policy import MEMBER, rule
+from .rows import find_own
+
+MOST = 128
+
+
+def create(ctx: Context, image_id: str, tag: str) -> Reply:
+    """Tagging twice is tagging once."""
+    if len(tag) > 255 or not tag.isprintable():
+        raise BadRequest("Invalid input for tag: at most 255 printable characters are allowed")
+    row = find_own(ctx, image_id)
+    tags = sorted({*row.tags, tag})
+    if len(tags) > MOST:
+        raise TooLarge(f"The limit of {MOST} tags of an image is exceeded.")
+    row.tags = tags
+    return Reply(None, 204)
+
+
+def delete(ctx: Context, image_id: str, tag: str) -> Reply:
+    row = find_own(ctx, image_id)
+    if tag not in row.tags:
+        raise NotFound(f"The tag {tag} is not on the image {image_id}.")
+    row.tags = [one for one in row.tags if one != tag]
+    return Reply(None, 204)
+
+
+CREATE = rule("image:tags:create", MEMBER)
+DELETE = rule("image:tags:delete", MEMBER)
+ROUTES = [
+    Route("PUT", "/images/{image_id}/tags/{tag}", CREATE, None, create),
+    Route("DELETE", "/images/{image_id}/tags/{tag}", DELETE, None, delete),
+]

@@ -1,0 +1,47 @@
+"""The Network API (/v2.0): its resources, in one table."""
+
+from ...http import Service
+from . import (
+    availability_zones,
+    extensions,
+    floatingips,
+    network_ip_availabilities,
+    networks,
+    ports,
+    quotas,
+    router_interfaces,
+    routers,
+    security_group_rules,
+    security_groups,
+    subnets,
+    tags,
+    versions,
+)
+
+RESOURCES = [
+    versions,
+    extensions,
+    networks,
+    subnets,
+    ports,
+    routers,
+    router_interfaces,
+    floatingips,
+    security_groups,
+    security_group_rules,
+    quotas,
+    tags,
+    availability_zones,
+    network_ip_availabilities,
+]
+
+SERVICE = Service(
+    name="network",
+    type="network",
+    title="Network Service",
+    prefix="/networking",
+    version_path="/v2.0",
+    port=9696,
+    catalog_path="",
+    routes=[route for resource in RESOURCES for route in resource.ROUTES],
+)

@@ -1,0 +1,119 @@
+"""Which host a new guest goes to: filters with a reason for each host refused, then the one with most room.
+
+Pure: no session, no clock. Its callers count what each host's guests use from rows, in the transaction
+that places the guest, so two requests cannot be given the same room. Next room:
+`resources/compute/placement.py`, which reads the candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A host as the choice sees it. Memory in MiB, disk in GiB; ``used_*`` sum the flavors of its guests."""
+
+    id: str
+    name: str
+    zone: str
+    enabled: bool
+    up: bool
+    vcpus: int
+    memory_mb: int
+    disk_gb: int
+    used_vcpus: int = 0
+    used_memory_mb: int = 0
+    used_disk_gb: int = 0
+    hypervisor: bool = True
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one guest needs. ``zone`` and ``host`` (a name, chosen by an admin) narrow the choice."""
+
+    vcpus: int
+    memory_mb: int
+    disk_gb: int
+    zone: str | None = None
+    host: str | None = None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """How much of a host is offered: vCPUs per core, memory and disk in percent of what it has."""
+
+    cpu_ratio: int = 16
+    memory_percent: int = 150
+    disk_percent: int = 100
+
+
+class NoValidHost(Exception):
+    """No host can take the guest. ``reasons`` is {host name: sentence}."""
+
+    def __init__(self, reasons: dict[str, str]):
+        self.reasons = reasons
+        super().__init__("No valid host was found. There are not enough hosts available.")
+
+    @property
+    def details(self) -> str:
+        """The reason for each host, a line each."""
+        if not self.reasons:
+            return "There is no hypervisor at all."
+        return "\n".join(f"{name}: {reason}" for name, reason in sorted(self.reasons.items()))
+
+
+def is_up(
+    observed_at: datetime | None, forced_down: bool, at: datetime, sweep_s: int, failures: int | None = None
+) -> bool:
+    """Whether a host counts as up: seen within three sweeps of ``sweep_s`` seconds.
+
+    With ``failures`` (runs that failed in a row) a host that was seen once and never failed since is up
+    too: it is the worker that pauses then, and it will find the guest when it is back.
+    """
+    if forced_down or observed_at is None:
+        return False
+    return failures == 0 or at - observed_at <= timedelta(seconds=3 * sweep_s)
+
+
+def explain(candidate: Candidate, demand: Demand, offer: Offer) -> str | None:
+    """Why the host cannot take the guest; None where it can."""
+    if not candidate.hypervisor:
+        return "it is no hypervisor"
+    if demand.host is not None and candidate.name != demand.host:
+        return f"another host was asked for: {demand.host}"
+    if demand.zone is not None and candidate.zone != demand.zone:
+        return f"it is in the zone {candidate.zone}, not in {demand.zone}"
+    if not candidate.enabled and demand.host is None:
+        return "it is disabled"
+    if not candidate.up:
+        return "it is down"
+    rooms = (
+        ("vCPUs", demand.vcpus, candidate.vcpus * offer.cpu_ratio - candidate.used_vcpus),
+        ("MiB of memory", demand.memory_mb, _memory_left(candidate, offer)),
+        ("GiB of disk", demand.disk_gb, candidate.disk_gb * offer.disk_percent // 100 - candidate.used_disk_gb),
+    )
+    for what, needed, left in rooms:
+        if needed > left:
+            return f"{needed} {what} are needed and {max(left, 0)} are left"
+    if demand.vcpus > candidate.vcpus and offer.cpu_ratio > 0:
+        return f"a guest of {demand.vcpus} vCPUs does not fit its {candidate.vcpus} cores"
+    return None
+
+
+def _memory_left(candidate: Candidate, offer: Offer) -> int:
+    return candidate.memory_mb * offer.memory_percent // 100 - candidate.used_memory_mb
+
+
+def choose_host(candidates: list[Candidate], demand: Demand, offer: Offer) -> str:
+    """The id of the host for the guest: most memory left, then fewest vCPUs used, then by name.
+
+    NoValidHost with the reason for each host where none can take it.
+    """
+    reasons = {candidate.name: explain(candidate, demand, offer) for candidate in candidates}
+    able = [candidate for candidate in candidates if reasons[candidate.name] is None]
+    if not able:
+        raise NoValidHost({name: reason for name, reason in reasons.items() if reason is not None})
+    best = min(able, key=lambda one: (-_memory_left(one, offer), one.used_vcpus, one.name))
+    return best.id
