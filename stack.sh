@@ -51,6 +51,7 @@ fail() { echo "stack.sh: $*" >&2; exit 1; }
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV ANSIBLE_CONFIG
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LANG=C.UTF-8 LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive PIP_ROOT_USER_ACTION=ignore
+export ANSIBLE_HOME=/var/cache/kumo/ansible
 
 lock_stack
 mkdir -p /var/lib/kumo /var/log/kumo

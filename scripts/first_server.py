@@ -3,8 +3,9 @@
 
 Every step is a command of the unmodified python-openstackclient, printed before it is run. One process
 for each cloud takes the commands one after the other, so that the client's imports are paid for once
-(it keeps its connection for the life of a process, which is why two clouds need two). What is there already is left alone, so a second
-run only looks whether the first server answers. Owns STATE; may not touch the database or the host.
+(it keeps its connection for the life of a process, which is why two clouds need two). What is there
+already is left alone, so a second run only looks whether the first server answers. Owns STATE; may
+not touch the database or the host.
 Run as root by stack.sh with /opt/kumo/client-venv's Python. Next room: README.md, the first session.
 """
 
@@ -13,6 +14,7 @@ import io
 import json
 import logging
 import os
+import select
 import subprocess
 import sys
 import time
@@ -32,7 +34,7 @@ IMAGE, FLAVOR, KEY, NETWORK, ROUTER, GROUP, SERVER = (
 )
 SUBNET_RANGE = "10.20.0.0/24"
 PUBLIC = "public"
-LOGIN_S, PING_S, CONSOLE_S = 180, 120, 90
+COMMAND_S, LOGIN_S, PING_S, CONSOLE_S = 300, 180, 120, 90
 CLIENTS: dict[str, subprocess.Popen] = {}
 BEGAN = time.monotonic() - float(os.environ.get("KUMO_STEPS_SINCE") or 0)
 
@@ -78,9 +80,12 @@ def openstack(*arguments: str, cloud: str = "kumo", show: bool = True) -> str:
     client = CLIENTS[cloud]
     client.stdin.write(json.dumps(arguments) + "\n")
     client.stdin.flush()
-    line = client.stdout.readline()
+    ready = select.select([client.stdout], [], [], COMMAND_S)[0]
+    line = client.stdout.readline() if ready else ""
     if not line:
-        raise Failed(f"openstack {' '.join(arguments)}: the client ended")
+        client.kill()
+        reason = "the client ended" if ready else f"no end after {COMMAND_S} s"
+        raise Failed(f"openstack {' '.join(arguments)}: {reason}")
     answer = json.loads(line)
     if answer["code"]:
         raise Failed(f"openstack {' '.join(arguments)}: {(answer['err'] or answer['out']).strip()}")

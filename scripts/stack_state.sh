@@ -2,7 +2,7 @@
 # What the machine was before stack.sh: written by stack.sh, read by unstack.sh. Sourced, never run.
 #
 # Owns STATE and the files in it:
-#   before/    users groups sysctls paths directories kvm   as the first stack.sh found them
+#   before/    users groups sysctls paths directories tables kvm   as the first stack.sh found them
 #   packages   Debian packages that appeared while a stack.sh was at work, one a line
 #   pending    all packages at the start of a stack.sh that has not ended yet (it was killed: see settle_packages)
 # Nothing here changes anything outside STATE.
@@ -51,6 +51,7 @@ list_directories() {
 }
 
 record_before() {
+    local tool
     # Once, before anything is changed. A record that was cut short is not there yet: it is renamed into place.
     if [ -d "$STATE/before" ]; then return 0; fi
     rm -rf "$STATE/before.new"
@@ -61,6 +62,9 @@ record_before() {
     { sysctl --all 2>/dev/null || true; } | { grep -E "$SYSCTL_NAMES" || true; } >"$STATE/before.new/sysctls"
     list_watched >"$STATE/before.new/paths"
     list_directories >"$STATE/before.new/directories"
+    for tool in iptables ip6tables ebtables; do
+        if command -v "$tool-save" >/dev/null; then "$tool-save" | sed -n "s/^\*/$tool /p"; fi
+    done >"$STATE/before.new/tables"
     if [ -e /dev/kvm ]; then stat -c '%u:%g %a' /dev/kvm >"$STATE/before.new/kvm"; fi
     mv "$STATE/before.new" "$STATE/before"
 }

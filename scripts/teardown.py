@@ -26,6 +26,8 @@ UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 DOMAIN = re.compile(rf"kumo-{UUID}")
 NAMESPACE = re.compile(rf"kumo-[a-z]-{UUID}")
 LINK = re.compile(r"(?:kbr|ktp|kvo|kvi|kvx|kvl)[0-9a-f]{11}")
+STACK_STATE = Path("/var/lib/kumo/stack-state")
+FAMILIES = {"iptables": 2, "ip6tables": 10, "ebtables": 7}  # nfnetlink's NFPROTO_ numbers
 TAG = f"kumo:{STATE_DIR}"
 PROGRAMS = ("kumo-worker", "kumo-api", "kumo-metadata")
 DAEMONS = ("libvirtd", "virtlogd")
@@ -216,8 +218,11 @@ def remove_network() -> None:
         "the DHCP server",
         grace=5,
     )
+    links = read_links()
     names = run("ip", "-json", "netns", "list").stdout.strip() or "[]"
     for name in sorted(row["name"] for row in json.loads(names) if NAMESPACE.fullmatch(row["name"])):
+        if is_foreign_namespace(name, links):
+            continue
         for pid in run("ip", "netns", "pids", name).stdout.split():
             say(f"end {pid} in the namespace {name}")
             if not dry_run:
@@ -226,52 +231,87 @@ def remove_network() -> None:
                 except ProcessLookupError:
                     continue
         change(f"remove the namespace {name}", "ip", "netns", "delete", name)
-    for row in read_links():
+    for name in sorted(name for name, row in links.items() if is_own_link(name, links)):
         # One end of a pair takes the other with it, so what was listed may be gone.
-        if dry_run or os.path.exists(f"/sys/class/net/{row['ifname']}"):
-            change(f"remove the link {row['ifname']}", "ip", "link", "delete", "dev", row["ifname"])
+        if dry_run or os.path.exists(f"/sys/class/net/{name}"):
+            change(f"remove the link {name}", "ip", "link", "delete", "dev", name)
     for tool in ("iptables", "ip6tables", "ebtables"):
         remove_chains(tool)
+    remove_tables()
 
 
-def read_links() -> list[dict]:
-    """Links of ours: those with our tag, and those with our prefixes and nobody's tag."""
-    links = json.loads(run("ip", "-json", "link", "show").stdout or "[]")
-    return [
-        row
-        for row in links
-        if row.get("ifalias") == TAG
-        or (LINK.fullmatch(row["ifname"]) and not row.get("ifalias", "").startswith("kumo:"))
-    ]
+def read_links() -> dict[str, dict]:
+    """{name: {index, tag, master}} of this machine's links; the tag of ours names the state directory."""
+    return {
+        row["ifname"]: {"index": row["ifindex"], "tag": row.get("ifalias", ""), "master": row.get("master", "")}
+        for row in json.loads(run("ip", "-json", "link", "show").stdout or "[]")
+    }
+
+
+def is_own_link(name: str, links: dict[str, dict]) -> bool:
+    """Tagged as ours; or with a prefix of ours and no tag, and on no bridge of another state directory."""
+    row = links[name]
+    if row["tag"]:
+        return row["tag"] == TAG
+    over = links.get(row["master"], {}).get("tag", "")
+    return bool(LINK.fullmatch(name)) and (over == TAG or not over.startswith("kumo:"))
+
+
+def is_foreign_namespace(name: str, links: dict[str, dict]) -> bool:
+    """Whether a leg of the namespace is the other end of a link that another state directory owns."""
+    inside = json.loads(run("ip", "-json", "-n", name, "link", "show").stdout or "[]")
+    peers = {row.get("link_index") for row in inside}
+    return any(row["index"] in peers and row["tag"].startswith("kumo:") and row["tag"] != TAG for row in links.values())
 
 
 def remove_chains(tool: str) -> None:
-    """Jumps to kumo-… chains out of everyone's chains, then the chains, in one transaction per table."""
+    """Jumps to our chains out of everyone's chains, then the chains, in one transaction per table.
+
+    A chain is another state directory's where its name ends in that one's digest, or such a chain leads to it.
+    """
     saved = run(f"{tool}-save").stdout
-    if "kumo-" not in saved:
+    foreign = set(re.findall(r"^:(kumo-[a-z]+-[0-9a-f]{6}) ", saved, re.MULTILINE))
+    jumps = re.findall(r"^-A (\S+) (?:.* )?-[jg] (kumo-\S+)", saved, re.MULTILINE)
+    for _ in range(8):
+        foreign |= {target for chain, target in jumps if chain in foreign}
+    lines: list[str] = []
+    count = 0
+    for table in re.findall(r"^\*.*?(?=^\*|\Z)", saved, re.MULTILINE | re.DOTALL):
+        chains = [name for name in re.findall(r"^:(kumo-\S+) ", table, re.MULTILINE) if name not in foreign]
+        if not chains:
+            continue
+        outside = [
+            f"-D {chain} {rule}"
+            for chain, rule in re.findall(r"^-A (\S+) (.*)$", table, re.MULTILINE)
+            if not chain.startswith("kumo-") and (to := re.search(r"-[jg] (kumo-\S+)", rule)) and to[1] not in foreign
+        ]
+        lines += [table.splitlines()[0], *outside]
+        lines += [f"-F {chain}" for chain in chains] + [f"-X {chain}" for chain in chains] + ["COMMIT"]
+        count += len(chains)
+    if count:
+        wait = () if tool == "ebtables" else ("-w",)
+        text = "\n".join(lines) + "\n"
+        change(f"remove {count} chains of {tool}", f"{tool}-restore", *wait, "--noflush", stdin=text)
+
+
+def remove_tables() -> None:
+    """Tables that came with our chains and hold nothing now: iptables makes them and never removes them."""
+    try:
+        before = (STACK_STATE / "before" / "tables").read_text().splitlines()
+        from pyroute2.nftables.main import NFTables
+    except (OSError, ImportError):
         return
-    lines, table = [], ""
-    chains: list[str] = []
-
-    def close() -> None:
-        lines.extend([f"-F {chain}" for chain in chains] + [f"-X {chain}" for chain in chains])
-        if table:
-            lines.append("COMMIT")
-        chains.clear()
-
-    for line in saved.splitlines():
-        if line.startswith("*"):
-            close()
-            table = line
-            lines.append(line)
-        elif line.startswith(":kumo-"):
-            chains.append(line[1:].split()[0])
-        elif line.startswith("-A ") and re.search(r"-[jg] kumo-", line) and not line.startswith("-A kumo-"):
-            lines.append("-D" + line[2:])
-    close()
-    count = saved.count("\n:kumo-")
-    wait = ("-w",) if tool != "ebtables" else ()
-    change(f"remove {count} chains of {tool}", f"{tool}-restore", *wait, "--noflush", stdin="\n".join(lines) + "\n")
+    for tool, family in FAMILIES.items():
+        saved = run(f"{tool}-save").stdout
+        for text in re.findall(r"^\*.*?(?=^\*|\Z)", saved, re.MULTILINE | re.DOTALL) if "nf_tables" in saved else []:
+            name = text.splitlines()[0][1:]
+            chains = re.findall(r"^:\S+ (\S+)", text, re.MULTILINE)
+            if f"{tool} {name}" in before or "\n-A " in text or set(chains) - {"ACCEPT"}:
+                continue
+            say(f"remove the empty table {name} of {tool}")
+            if not dry_run:
+                with NFTables(nfgen_family=family) as nft:
+                    nft.table("del", name=name)
 
 
 def restore_settings() -> None:

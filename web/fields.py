@@ -100,7 +100,7 @@ MAC = {"type": "string", "format": "mac"}
 BASE64 = {"type": "string", "format": "base64", "maxLength": 65535}
 METADATA = {
     "type": "object",
-    "propertyNames": {"minLength": 1, "maxLength": 255, "pattern": r"^[a-zA-Z0-9\-_:. ]+$"},
+    "propertyNames": {"minLength": 1, "maxLength": 255, "pattern": r"^[a-zA-Z0-9\-_:. ]+\Z"},
     "additionalProperties": text(255),
 }
 NULL = {"type": "null"}

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import flask
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
 from . import fields as web_fields
@@ -419,6 +419,8 @@ def as_problem(error: Exception) -> Problem:
         return by_status.get(error.code or 400, BadRequest)(error.description or error.name)
     if isinstance(error, IntegrityError):
         return Conflict("Another request changed the same objects at the same time; try again.")
+    if isinstance(error, DataError):  # PostgreSQL holds no NUL in a text, and no number beyond its column
+        return BadRequest("A value in the request is none that can be stored: a NUL character, or too large a number.")
     if isinstance(error, DBAPIError):
         return Unavailable("The database does not answer; try again.")
     return Problem("An unexpected error was logged under this request's id.")

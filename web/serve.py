@@ -44,6 +44,7 @@ def build_options(settings, listen: str) -> dict:
         "accesslog": "-" if settings.kumo.debug else None,
         "errorlog": "-",
         "loglevel": "info",
+        "control_socket_disable": True,
         "proc_name": "kumo-api",
         "limit_request_line": 8190,
     }

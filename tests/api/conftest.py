@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import create_engine, make_url, select
 
 from web.app import create_app
 from web.auth import hash_password
@@ -72,15 +73,43 @@ class Cloud:
         return self.call("DELETE", path, **options)
 
 
+@pytest.fixture(scope="session")
+def postgresql_url(worker_id):
+    """The URL of a database of this test process's own, in the server of KUMO_TEST_DATABASE_URL; empty: SQLite."""
+    given = os.environ.get("KUMO_TEST_DATABASE_URL")
+    if not given:
+        yield ""
+        return
+    name = f"kumo_{worker_id}"
+    server = create_engine(given, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield make_url(given).set(database=name).render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    server.dispose()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory):
+    """A SQLite file with every table and no row."""
+    path = tmp_path_factory.mktemp("template") / "kumo.db"
+    database = Database(f"sqlite:///{path}")
+    Base.metadata.create_all(database.engine)
+    database.engine.dispose()
+    return path
+
+
 @pytest.fixture
-def settings(tmp_path):
+def settings(tmp_path, postgresql_url):
     """Settings of a cloud whose files are below the test's own folder."""
     return build_settings(
         {
             ("kumo", "state_dir"): str(tmp_path / "state"),
             ("kumo", "run_dir"): str(tmp_path / "run"),
             ("kumo", "log_dir"): "",
-            ("database", "url"): os.environ.get("KUMO_TEST_DATABASE_URL") or f"sqlite:///{tmp_path}/kumo.db",
+            ("database", "url"): postgresql_url or f"sqlite:///{tmp_path}/kumo.db",
             ("identity", "key_dir"): str(tmp_path / "keys"),
             ("identity", "password_rounds"): "4",
             ("policy", "file"): str(tmp_path / "policy.yaml"),
@@ -89,13 +118,17 @@ def settings(tmp_path):
 
 
 @pytest.fixture
-def database(settings):
-    """An empty database with every table; gone afterwards."""
+def database(settings, tmp_path, sqlite_template):
+    """A database with every table and no row."""
+    if settings.database.url.startswith("sqlite"):
+        shutil.copyfile(sqlite_template, tmp_path / "kumo.db")
     database = Database(settings.database.url)
-    Base.metadata.drop_all(database.engine)
-    Base.metadata.create_all(database.engine)
+    if not database.is_sqlite:
+        Base.metadata.create_all(database.engine)
+        names = ", ".join(table.name for table in Base.metadata.sorted_tables)
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
     yield database
-    Base.metadata.drop_all(database.engine)
     database.engine.dispose()
 
 

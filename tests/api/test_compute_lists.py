@@ -172,3 +172,9 @@ def test_a_cruel_pattern_costs_nothing(cloud):
     started = time.monotonic()
     assert cloud.get(f"{COMPUTE}/servers?name=({'a' * 20}*)*%2B$").json["servers"] == []
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("path", ["servers?name=%00", "servers?flavor=%00", "servers/%00", "flavors/%00"])
+def test_s35_a_nul_is_a_wrong_value_not_a_fault(cloud, path):
+    """PostgreSQL refuses it in a text, SQLite finds nothing: neither is the server's fault."""
+    assert cloud.get(f"{COMPUTE}/{path}").status_code in (200, 400, 404)

@@ -9,8 +9,14 @@ from web.migrations import upgrade
 from web.models import Base
 
 
-def test_migrated_tables_are_the_models(settings, database):
+def _drop_all(database):
     Base.metadata.drop_all(database.engine)
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
+
+
+def test_migrated_tables_are_the_models(settings, database):
+    _drop_all(database)
     upgrade(settings.database.url)
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": False, "render_as_batch": True})
@@ -18,6 +24,6 @@ def test_migrated_tables_are_the_models(settings, database):
 
 
 def test_a_second_upgrade_does_nothing(settings, database):
-    Base.metadata.drop_all(database.engine)
+    _drop_all(database)
     upgrade(settings.database.url)
     upgrade(settings.database.url)

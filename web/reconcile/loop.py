@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from ..desired import build_document, read_rows
+from ..image_cleanup import remove_unneeded
 from ..models import Database, Host, HostRequest, RequestLog, RevokedToken, Run, now
 from .lease import build_worker_name, is_dead, renew_leases, take_lease
 from .observe import mark_requests, store_outcome
@@ -28,6 +30,7 @@ from .run import Outcome, prune_folders, run_host, scrub_environment
 LOG = logging.getLogger("kumo.worker")
 LONGEST_WAIT_S = 30.0
 DATABASE_WAIT_S = 2.0
+CLEANING_S = 60.0
 
 
 class Worker:
@@ -42,6 +45,7 @@ class Worker:
         self.active: dict[str, Future] = {}
         self.pool = ThreadPoolExecutor(settings.worker.parallel_runs, thread_name_prefix="run")
         self.socket: socket.socket | None = None
+        self.cleaned_at = -CLEANING_S  # time.monotonic() of the last look for files that nothing needs
 
     # the life of the process
 
@@ -121,6 +125,7 @@ class Worker:
         """Start runs for all hosts that are due; seconds until the next one will be."""
         for host_id in [host_id for host_id, future in self.active.items() if future.done()]:
             self.active.pop(host_id).result()
+        self._clean()
         with self.database.read() as session:
             due = session.scalars(
                 select(Host.id)
@@ -133,6 +138,13 @@ class Worker:
         with self.database.read() as session:
             following = session.scalar(select(func.min(Host.next_run_at)).where(Host.next_run_at > now()))
         return LONGEST_WAIT_S if following is None else (following - now()).total_seconds() + 0.005
+
+    def _clean(self) -> None:
+        """Now and then: bytes of deleted images that no guest still has to be built from."""
+        if time.monotonic() - self.cleaned_at >= CLEANING_S:
+            self.cleaned_at = time.monotonic()
+            with contextlib.suppress(OSError):
+                remove_unneeded(self.database, self.settings.image.store_dir)
 
     def _work(self, host_id: str) -> None:
         try:

@@ -79,13 +79,20 @@ def _store_observed(session: Session, settings, host: Host, document: dict, resu
 
 def _store_server(session: Session, host: Host, server: Server, wanted: dict, seen: dict | None, outcome: dict) -> None:
     """One server's observed columns, from what the run wanted of it, saw of it and could not do."""
+    before = (server.status, server.task_state, server.power_state)
+    _store_seen(session, host, server, wanted, seen, outcome)
+    refresh_status(server)
+    if before != (server.status, server.task_state, server.power_state):
+        server.updated_at = now()
+
+
+def _store_seen(session: Session, host: Host, server: Server, wanted: dict, seen: dict | None, outcome: dict) -> None:
     server.observed_at = host.observed_at
     server.observed_error = outcome["error"]
     server.observed_failures = 0 if outcome["ok"] else server.observed_failures + 1
     if wanted["wanted"] == "absent":
         if seen is None and outcome["ok"]:
             _store_gone(session, server)
-        refresh_status(server)
         return
     server.observed_state = seen["state"] if seen else None
     server.observed_reason = seen.get("reason") if seen else None
@@ -104,7 +111,6 @@ def _store_server(session: Session, host: Host, server: Server, wanted: dict, se
         _finish_actions(session, server, None)
     elif server.observed_failures >= TRIES:
         store_fault(session, server, server.observed_error or "the host gave no reason")
-    refresh_status(server)
 
 
 def _was_shut_down_inside(server: Server, wanted: dict, seen: dict | None) -> bool:
@@ -149,10 +155,10 @@ def _store_gone(session: Session, server: Server) -> None:
         select(Port).where(Port.device_id == server.id).options(selectinload(Port.addresses))
     ).unique()
     for port in list(ports):
-        touch_port(session, port)
         if port.delete_with_device:
             release_port(session, port)
         else:
+            touch_port(session, port)
             port.device_id, port.device_owner, port.host_id, port.observed_state = "", "", None, None
     touch(session, server.host_id)
 

@@ -6,6 +6,7 @@
 # that was cut short starts over and one with nothing to do costs nothing.
 set -eu
 umask 022
+export PIP_CACHE_DIR=/var/cache/kumo/pip
 venv=$1 requirements=$2 project=${3:-}
 python=/usr/bin/python3
 stamp="$venv/.kumo-requirements" project_stamp="$venv/.kumo-project"

@@ -22,14 +22,14 @@ def _store(ctx: Context, server: Server, tags) -> None:
     mark_changed(ctx, server, on_host=False)
 
 
-def index(ctx: Context, server_id: str) -> list[str]:
-    return sorted(find_server(ctx, server_id).tags)
+def index(ctx: Context, server_id: str) -> dict:
+    return {"tags": sorted(find_server(ctx, server_id).tags)}
 
 
-def replace(ctx: Context, server_id: str) -> list[str]:
+def replace(ctx: Context, server_id: str) -> dict:
     server = find_server_to_change(ctx, server_id, "update")
     _store(ctx, server, ctx.body["tags"])
-    return server.tags
+    return {"tags": server.tags}
 
 
 def clear(ctx: Context, server_id: str) -> None:
@@ -61,8 +61,8 @@ def delete(ctx: Context, server_id: str, tag: str) -> None:
     _store(ctx, server, [one for one in server.tags if one != tag])
 
 
-def view(ctx: Context, tag: str) -> str:
-    return tag
+def view(ctx: Context, tags: dict) -> dict:
+    return tags
 
 
 LIST = rule("compute:server_tags:index", READER)
@@ -71,8 +71,8 @@ UPDATE = rule("compute:server_tags:update", MEMBER)
 DELETE = rule("compute:server_tags:delete", MEMBER)
 PATH = "/servers/{server_id}/tags"
 ROUTES = [
-    Route("GET", PATH, LIST, None, index, view, reply_key="tags", since="2.26"),
-    Route("PUT", PATH, UPDATE, FIELDS, replace, view, reply_key="tags", since="2.26"),
+    Route("GET", PATH, LIST, None, index, view, since="2.26"),
+    Route("PUT", PATH, UPDATE, FIELDS, replace, view, since="2.26"),
     Route("DELETE", PATH, DELETE, None, clear, None, 204, since="2.26"),
     Route("GET", PATH + "/{tag}", SHOW, None, show, None, 204, since="2.26"),
     Route("PUT", PATH + "/{tag}", UPDATE, None, create, None, 201, since="2.26"),

@@ -13,8 +13,8 @@ from sqlalchemy import func, select
 from ...errors import Conflict, Forbidden, OverQuota
 from ...fields import BOOL, UUID, field, items, nullable, one_of, text, whole
 from ...http import Context, Reply, Route, build_log
-from ...image_store import list_images, remove_image, remove_parts
-from ...models import Image, Project, Server, now, read_limit
+from ...image_cleanup import remove_unneeded
+from ...models import Image, Project, now, read_limit
 from ...paging import build_next_link, read_page
 from ...policy import ADMIN, MEMBER, READER, rule
 from .filters import apply_filters
@@ -142,27 +142,6 @@ def delete(ctx: Context, image_id: str) -> Reply:
         session.add(build_log(ctx, "DELETE", 204))
     remove_unneeded(ctx.database, ctx.settings.image.store_dir)
     return Reply(None, 204)
-
-
-def remove_unneeded(database, store_dir: str) -> list[str]:
-    """Remove the bytes of deleted images that no server still has to be built from; the ids removed.
-
-    Part files of killed uploads go, too. For the worker to call from time to time; can be repeated.
-    """
-    remove_parts(store_dir)
-    removed = []
-    for image_id in list_images(store_dir):
-        with database.read() as session:
-            row = session.get(Image, image_id)
-            waiting = session.scalar(
-                select(Server.id)
-                .where(Server.image_id == image_id, Server.built_at.is_(None), Server.gone_at.is_(None))
-                .where(Server.deleted_at.is_(None))
-                .limit(1)
-            )
-        if row is not None and row.deleted_at is not None and waiting is None and remove_image(store_dir, image_id):
-            removed.append(image_id)
-    return removed
 
 
 def _set_active(ctx: Context, image_id: str, source: str, target: str) -> Reply:

@@ -1,0 +1,151 @@
+"""Rows in, host document out: each case's document is a file beside this one, to be read by people.
+
+``KUMO_WRITE_GOLDEN=1 pytest tests/golden`` writes them anew; read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from web.desired import Rows, build_document
+from web.desired.document import SCHEMA
+from web.models import (
+    Address,
+    FloatingIP,
+    Host,
+    Image,
+    Network,
+    Port,
+    Router,
+    SecurityGroup,
+    SecurityGroupRule,
+    Server,
+    Subnet,
+)
+from web.settings import build_settings
+
+FOLDER = Path(__file__).parent / "documents"
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def uid(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+def base(**more) -> dict:
+    return {"project_id": "p1", "name": "", "description": "", "tags": [], "created_at": AT, **more}
+
+
+def make_host() -> Host:
+    return Host(id=uid(1), name="node1", zone="nova", generation=7, settings={})
+
+
+def make_server(number: int, **more) -> Server:
+    values = {
+        "number": number, "id": uid(number), "project_id": "p1", "name": f"web{number}", "hostname": f"web{number}",
+        "reservation_id": "r-00000001", "launch_index": 0, "image_id": uid(2), "power": "on", "reboot_wanted": 0,
+        "reboot_type": "SOFT", "start_wanted": 0, "stop_graceful": True, "console_wanted": 0,
+        "observed_console_done": 0, "metadata_": {"role": "{{ 7*7 }}"}, "key_name": "k1", "key_type": "ssh",
+        "key_data": "ssh-ed25519 AAAA", "user_data": None,
+        "flavor": {"name": "m1.nano", "vcpus": 1, "ram_mb": 128, "disk_gb": 1},
+    }  # fmt: skip
+    return Server(**{**values, **more})
+
+
+def make_image() -> Image:
+    return Image(
+        id=uid(2), size=10, virtual_size=20, disk_format="qcow2", os_hash_algo="sha512", os_hash_value="ab",
+        checksum="cd",
+    )  # fmt: skip
+
+
+def make_network(number: int, external: bool = False, **more) -> tuple[Network, Subnet]:
+    values = {"mtu": 1500, "network_type": "local", "zone": number, "external": external, **more}
+    network = Network(id=uid(number), **base(**values))
+    subnet = Subnet(
+        id=uid(number + 1), network_id=network.id, ip_version=4, cidr=f"10.0.{number}.0/24", enable_dhcp=not external,
+        gateway_ip=f"10.0.{number}.1", dns_nameservers=[], host_routes=[], **base(),
+    )  # fmt: skip
+    return network, subnet
+
+
+def make_port(number: int, network: Network, subnet: Subnet, address: str, **more) -> Port:
+    values = {
+        "mac_address": f"fa:16:3e:00:00:{number:02x}", "admin_state_up": True, "device_id": "", "device_owner": "",
+        "device_index": 0, "port_security_enabled": True, "allowed_address_pairs": [], "extra_dhcp_opts": [],
+        "dns_name": "", "network_id": network.id,
+    }  # fmt: skip
+    port = Port(id=uid(number), **base(**{**values, **more}))
+    port.addresses = [Address(subnet_id=subnet.id, address=address)]
+    return port
+
+
+def build_alone() -> Rows:
+    """One guest on a network with no router; another one is to go."""
+    network, subnet = make_network(10)
+    rows = Rows(make_host(), servers=[make_server(30), make_server(31, deleted_at=AT)], images=[make_image()])
+    rows.networks, rows.subnets = [network], {network.id: [subnet]}
+    rows.ports = [make_port(40, network, subnet, "10.0.10.5", device_id=uid(30), device_owner="compute:nova")]
+    return rows
+
+
+def build_routed() -> Rows:
+    """A guest behind a router with a floating address; a group that names itself; what a user asked."""
+    rows = build_alone()
+    (network,), subnet = rows.networks, rows.subnets[rows.networks[0].id][0]
+    public, public_subnet = make_network(20, external=True, network_type="flat", physical_network="public")
+    rows.networks.append(public)
+    rows.subnets[public.id] = [public_subnet]
+    rows.routers = [
+        Router(id=uid(50), admin_state_up=True, gateway_network_id=public.id, enable_snat=True, routes=[], **base())
+    ]
+    rows.router_ports = [
+        make_port(51, network, subnet, "10.0.10.1", device_id=uid(50), device_owner="network:router_interface"),
+        make_port(52, public, public_subnet, "10.0.20.9", device_id=uid(50), device_owner="network:router_gateway"),
+    ]
+    rows.floating_ips = [
+        FloatingIP(
+            id=uid(60), network_id=public.id, address="10.0.20.30", port_id=uid(40), fixed_address="10.0.10.5",
+            router_id=uid(50), **base(),
+        )
+    ]  # fmt: skip
+    group = SecurityGroup(id=uid(70), stateful=True, **base(name="default"))
+    group.rules = [
+        SecurityGroupRule(
+            id=uid(71), direction="ingress", ethertype="IPv4", protocol="tcp", port_range_min=22, port_range_max=22,
+            **base(),
+        ),
+        SecurityGroupRule(id=uid(72), direction="ingress", ethertype="IPv4", remote_group_id=uid(70), **base()),
+    ]  # fmt: skip
+    rows.groups, rows.group_addresses = [group], {group.id: ["10.0.10.9", "10.0.10.5", "fd00::5"]}
+    rows.ports[0].security_groups = [group]
+    rows.ports[0].allowed_address_pairs = [{"ip_address": "10.0.10.99"}]
+    rows.ports[0].extra_dhcp_opts = [{"opt_name": "tftp-server", "opt_value": "10.0.10.7", "ip_version": 4}]
+    server = rows.servers[0]
+    server.power, server.reboot_wanted, server.start_wanted = "off", 2, 3
+    server.console_wanted, server.console_lines = 4, 50
+    return rows
+
+
+CASES = {"alone": build_alone, "routed": build_routed}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_document_of_rows(name):
+    document = build_document(CASES[name](), build_settings(), fence=3)
+    jsonschema.validate(document, SCHEMA)
+    path = FOLDER / f"{name}.yaml"
+    if os.environ.get("KUMO_WRITE_GOLDEN"):
+        FOLDER.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+    assert yaml.safe_load(path.read_text()) == document
+
+
+def test_no_golden_file_is_left_over():
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == set(CASES)

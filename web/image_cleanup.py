@@ -1,0 +1,32 @@
+"""Which images' bytes nothing needs any more: for the API after a delete and for the worker now and then.
+
+Reads rows and removes files; changes no row. Next room: `image_store.py`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from .image_store import list_images, remove_image, remove_parts
+from .models import Image, Server
+
+
+def remove_unneeded(database, store_dir: str) -> list[str]:
+    """Remove the bytes of deleted images that no server still has to be built from; the ids removed.
+
+    Part files of killed uploads go, too. For the worker to call from time to time; can be repeated.
+    """
+    remove_parts(store_dir)
+    removed = []
+    for image_id in list_images(store_dir):
+        with database.read() as session:
+            row = session.get(Image, image_id)
+            waiting = session.scalar(
+                select(Server.id)
+                .where(Server.image_id == image_id, Server.built_at.is_(None), Server.gone_at.is_(None))
+                .where(Server.deleted_at.is_(None))
+                .limit(1)
+            )
+        if row is not None and row.deleted_at is not None and waiting is None and remove_image(store_dir, image_id):
+            removed.append(image_id)
+    return removed
