@@ -20,6 +20,8 @@ from .names import (
 )
 
 METADATA_ADDRESSES = ["169.254.169.254/32", "fe80::a9fe:a9fe/128"]
+# On lo alone it would go unanswered: neighbour discovery asks the link that the guest is on (RFC 4861 section 7.2.3).
+METADATA_ON_LINK = "fe80::a9fe:a9fe/64"
 
 
 def build_leg(document: dict, network: dict, key: str, mac: str, namespace: str, addresses: list[str], **more) -> dict:
@@ -45,7 +47,7 @@ def build_leg(document: dict, network: dict, key: str, mac: str, namespace: str,
 
 def build_network_leg(document: dict, network: dict) -> dict:
     """The leg of a network that is its own home: the gateway's (or DHCP's) address of each subnet."""
-    addresses = []
+    addresses = [METADATA_ON_LINK]
     for subnet in network["subnets"]:
         address = subnet.get("gateway_ip") or subnet.get("dhcp_address")
         if address:
@@ -57,7 +59,7 @@ def build_network_leg(document: dict, network: dict) -> dict:
 
 def build_homed_addresses(network: dict, interface: dict) -> list[str]:
     """A router's addresses on a network whose home it is: its own, and DHCP's where a subnet has none of them."""
-    held = list(interface["addresses"])
+    held = [METADATA_ON_LINK, *interface["addresses"]]
     for subnet in network["subnets"]:
         cidr = ipaddress.ip_network(subnet["cidr"])
         if subnet.get("dhcp_address") and not any(ipaddress.ip_interface(a).ip in cidr for a in held):
