@@ -12,6 +12,7 @@ TAG = f"kumo:{STATE_DIR}"
 BRIDGE = names.build_bridge_name(NETWORK)
 OUTER, INNER = names.build_outer_veth_name(NETWORK), names.build_inner_veth_name(NETWORK)
 SPACE = names.build_namespace_name("network", NETWORK)
+ON_LINK = "fe80::a9fe:a9fe/64"
 
 
 def build_document(**more) -> dict:
@@ -92,14 +93,19 @@ def test_new_network():
             f"link set dev {OUTER} addrgenmode none master {BRIDGE} up",
         ),
         (
-            lambda o: o["namespaces"][SPACE][INNER].update(addresses=[]),
+            lambda o: o["namespaces"][SPACE][INNER].update(addresses=[ON_LINK]),
             "adjust",
             f"addr add 10.0.0.1/24 dev {INNER}",
         ),
         (
-            lambda o: o["namespaces"][SPACE][INNER].update(addresses=["10.0.0.1/24", "10.0.0.2/24"]),
+            lambda o: o["namespaces"][SPACE][INNER].update(addresses=["10.0.0.1/24", "10.0.0.2/24", ON_LINK]),
             "adjust",
             f"addr del 10.0.0.2/24 dev {INNER}",
+        ),
+        (
+            lambda o: o["namespaces"][SPACE][INNER].update(addresses=["10.0.0.1/24"]),
+            "adjust",
+            f"addr add {ON_LINK} dev {INNER} nodad",
         ),
         (
             lambda o: o["namespaces"][SPACE].update(kvi00000000000=build_link()),
