@@ -16,6 +16,7 @@ from .http import Pipeline, Service, as_problem
 from .models import Database
 from .policy import Policy
 from .resources import SERVICES
+from .settings import SettingsError
 
 
 class _HexConverter(BaseConverter):
@@ -25,11 +26,11 @@ class _HexConverter(BaseConverter):
 
 
 def find_services(names: list[str] | None) -> list[Service]:
-    """The services of these names (None: all); ValueError names one that is unknown."""
+    """The services of these names (None: all); SettingsError names one that is unknown."""
     known = {service.name: service for service in SERVICES}
     for name in names or []:
         if name not in known:
-            raise ValueError(f"unknown service {name!r}; known: {', '.join(known)}")
+            raise SettingsError(f"unknown service {name!r}; known: {', '.join(known)}")
     return [known[name] for name in names] if names else list(SERVICES)
 
 

@@ -12,7 +12,10 @@ python=/usr/bin/python3
 stamp="$venv/.kumo-requirements" project_stamp="$venv/.kumo-project"
 said=unchanged
 
-wanted=$({ $python --version; grep -v '^ *#' "$requirements"; } | sha256sum | cut -d ' ' -f 1)
+# Files that the requirements include (-r) count, too: they lie beside them.
+included=$(sed -n "s|^-r *|$(dirname "$requirements")/|p" "$requirements")
+# shellcheck disable=SC2086 # names of files, separated by lines
+wanted=$({ $python --version; cat "$requirements" $included | grep -v '^ *#'; } | sha256sum | cut -d ' ' -f 1)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
     rm -f "$stamp" "$project_stamp"
     if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
