@@ -3,7 +3,23 @@
 from pathlib import Path
 
 import ansible.module_utils
+import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT / "module_utils") not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
+
+
+class _HostVars(yaml.SafeLoader):
+    """YAML as Ansible reads it, its `!unsafe` texts as plain ones."""
+
+
+_HostVars.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
+
+
+@pytest.fixture
+def example_document() -> dict:
+    """The host document of inventories/example, which is written by hand."""
+    text = (ROOT / "inventories" / "example" / "host_vars" / "compute1.yml").read_text()
+    return yaml.load(text, _HostVars)["kumo_document"]

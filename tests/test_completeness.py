@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import ansible.module_utils
+import jsonschema
 import pytest
 
 from web import models
@@ -104,3 +105,7 @@ def test_every_file_says_what_it_owns(path):
     if text and "versions/" not in str(path):
         text = re.sub(r"^(#.*\n)+", "", text).lstrip()
         assert text.startswith(('"""', 'r"""', "DOCUMENTATION")), "the file has no docstring"
+
+
+def test_the_document_written_by_hand_fits_the_schema(example_document):
+    jsonschema.validate(example_document, SCHEMA)
