@@ -69,10 +69,13 @@ step "Clouds of the client"
 if [ "$dry_run" = no ] && [ -x /usr/bin/python3 ]; then /usr/bin/python3 "$here/scripts/clouds.py" remove; fi
 
 if [ "$dry_run" = no ] && [ -d "$STATE" ]; then settle_packages; fi
-packages=()
+failed=no packages=()
 if [ "$keep_packages" = no ] && [ -f "$STATE/packages" ]; then
     step "Debian packages that came with stack.sh"
-    mapfile -t packages < <(list_packages | LC_ALL=C comm -12 "$STATE/packages" -)
+    mapfile -t packages < <(list_present | LC_ALL=C comm -12 "$STATE/packages" - | {
+        # An init that came with us and runs by now cannot be taken away under itself.
+        if [ -d /run/systemd/system ]; then grep -vxE 'systemd|systemd-sysv' || true; else cat; fi
+    })
     # What something else has come to need since stays: apt is asked before it is told.
     for _ in 1 2 3 4 5 6 7 8; do
         [ ${#packages[@]} -gt 0 ] || break
@@ -85,7 +88,10 @@ if [ "$keep_packages" = no ] && [ -f "$STATE/packages" ]; then
                 LC_ALL=C sort -u))
     done
     if [ ${#packages[@]} -gt 0 ]; then
-        act apt-get -q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 purge "${packages[@]}"
+        act apt-get -q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 purge "${packages[@]}" || {
+            echo "  ! apt could not remove all of them; going on" >&2
+            failed=yes
+        }
     fi
 fi
 
@@ -143,7 +149,8 @@ if [ "$keep_data" = no ] && ! { [ -f "$STATE/before/users" ] && grep -qxF kumo "
 fi
 # Packages' own accounts and empty directories outlive them; those that came with ours go with ours.
 for row in libvirt-qemu:libvirt-daemon-system libvirt:libvirt-daemon-system dnsmasq:dnsmasq-base messagebus:dbus-daemon \
-    polkitd:polkitd _ssh:openssh-client systemd-network:systemd systemd-journal:systemd systemd-resolve:systemd; do
+    polkitd:polkitd _ssh:openssh-client systemd-network:systemd systemd-journal:systemd systemd-resolve:systemd \
+    rdma:libibverbs1 kvm:qemu-system-common; do
     if [[ " ${packages[*]} " == *" ${row#*:} "* ]] && ! was_there "${row%:*}"; then forget_account "${row%:*}"; fi
 done
 if [ ${#packages[@]} -gt 0 ] && [ -f "$STATE/before/directories" ]; then
@@ -154,8 +161,10 @@ fi
 
 step "Data"
 if [ "$keep_data" = yes ]; then
-    remove /etc/kumo/supervisord.conf /etc/kumo/supervisor.d /etc/kumo/kumo.conf /etc/kumo/openrc /var/lib/kumo/runs "$STATE"
+    remove /etc/kumo/supervisord.conf /etc/kumo/supervisor.d /etc/kumo/kumo.conf /etc/kumo/openrc /var/lib/kumo/runs
     remove /var/lib/kumo/host/networks /var/lib/kumo/host/metadata /var/lib/kumo/host/tasks /var/lib/kumo/host/physical.json
+    # What the machine was before the first stack.sh is still what a later unstack.sh goes back to.
+    if [ ${#packages[@]} -gt 0 ]; then remove "$STATE/packages"; fi
     echo "  kept: /var/lib/kumo, /etc/kumo/passwords, /etc/kumo/keys, the account kumo"
 else
     remove /etc/kumo /var/lib/kumo
@@ -163,3 +172,4 @@ fi
 remove /var/log/kumo
 if [ "$dry_run" = no ]; then rm -f "$LOCK"; fi
 step "Done"
+[ "$failed" = no ]

@@ -36,6 +36,11 @@ list_packages() {
     dpkg-query --show --showformat '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p' | LC_ALL=C sort -u
 }
 
+list_present() {
+    # Installed, half installed, or removed with their configuration left.
+    dpkg-query --show --showformat '${db:Status-Status} ${Package}\n' | sed -n '/^not-installed /d; s/^[^ ]* //p' | LC_ALL=C sort -u
+}
+
 list_watched() {
     local path
     for path in "${WATCHED[@]}"; do

@@ -24,7 +24,7 @@ IGNORED = re.compile(
 )
 CONTENT = re.compile(r"^/etc/(?!ssl/|alternatives/)")
 SYSCTLS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/bridge/bridge-nf-call-iptables")
-PROCESSES = re.compile(r"kumo|libvirtd|virtlogd|qemu-system|dnsmasq|gunicorn|supervisord|ansible")
+PROCESSES = re.compile(r"/opt/kumo|/usr/local/lib/kumo|/var/lib/kumo|/etc/kumo|libvirtd|virtlogd|qemu-system|dnsmasq")
 
 
 def _run(*argv: str) -> str:
