@@ -12,10 +12,11 @@ from werkzeug.routing import BaseConverter, Rule
 
 from .auth import TokenKeys
 from .errors import NotFound, build_error
-from .http import Pipeline, Service, as_problem
+from .http import Pipeline, as_problem
 from .models import Database
 from .policy import Policy
 from .resources import SERVICES
+from .routes import Service
 from .settings import SettingsError
 
 

@@ -1,6 +1,6 @@
 """The pipeline of one request: version → token → policy → schema → handler → view.
 
-Owns `Route`, `Context` and `Reply`; with `app.py` and the dashboard the only importer of Flask. Handlers
+Owns `Context` and `Pipeline`; with `app.py` and the dashboard the only importer of Flask. Handlers
 get a `Context` and the path's parameters, raise `web.errors.Problem`s, and return what their route's
 view takes (or a `Reply`, which is sent as it is). A handler runs inside one transaction and may be run
 again when two transactions collided, so it touches nothing but rows; a route with ``transaction=False``
@@ -15,7 +15,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -43,75 +43,12 @@ from .errors import (
 from .models import Database, RequestLog
 from .paging import Page, build_next_link
 from .policy import Policy
-from .versions import FOREVER, Version, build_version_headers, choose_version, parse_version
+from .routes import Reply, Route, Service
+from .versions import Version, build_version_headers, choose_version
 
 LOG = logging.getLogger("kumo.api")
 TRIES = 4
 REQUEST_ID = re.compile(r"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-@dataclass(frozen=True)
-class Route:
-    """One row of a resource's table.
-
-    ``permission`` is None for what needs no token. ``fields`` is the body's table (None: no body).
-    ``key`` wraps the request's body and, unless ``reply_key`` says otherwise, the answer; an empty
-    text is no wrapping. ``action`` is the only key of the body of `POST …/action`. ``bulk`` is the
-    plural key under which a list of bodies may come instead. ``outer`` are fields beside ``key``.
-    ``extra`` lets fields through that the table does not know.
-    """
-
-    method: str
-    path: str
-    permission: str | None
-    fields: dict | None = None
-    handler: Callable | None = None
-    view: Callable | None = None
-    status: int = 200
-    key: str = ""
-    reply_key: str | None = None
-    action: str | None = None
-    bulk: str | None = None
-    outer: dict | None = None
-    extra: bool = False
-    view_fields: dict | None = None
-    since: str = "0.0"
-    until: str = ""
-    stream: bool = False
-    transaction: bool = True
-    root: bool = False  # outside the service's version prefix (version documents)
-
-    def exists(self, version: Version | None) -> bool:
-        if version is None:
-            return True
-        low = (0, 0) if self.since == "0.0" else parse_version(self.since)
-        high = parse_version(self.until) if self.until else FOREVER
-        return low <= version <= high
-
-
-@dataclass(frozen=True)
-class Service:
-    """One API: where it is mounted and what it serves. ``project_paths``: /v2.1/{project_id}/… too."""
-
-    name: str
-    type: str
-    title: str
-    prefix: str
-    version_path: str
-    port: int
-    routes: list[Route]
-    project_paths: bool = False
-    catalog_path: str | None = None  # what the catalog adds to the prefix; None: version_path
-
-
-@dataclass
-class Reply:
-    """An answer sent as it is: ``body`` is a dict (JSON), text, bytes or an iterable of bytes."""
-
-    body: object = None
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    content_type: str = "application/json"
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The Compute API (v2.1 with microversions): its resources, in one table."""
 
-from ...http import Service
+from ...routes import Service
 from . import (
     aggregates,
     availability_zones,

@@ -13,9 +13,10 @@ from sqlalchemy import select
 
 from ...errors import NotFound
 from ...fields import field, since
-from ...http import Context, Route
+from ...http import Context
 from ...models import Host
 from ...policy import ADMIN, rule
+from ...routes import Route
 
 NAMESPACE = uuid.UUID("a9bd6ffa-2d4f-4b2c-8a37-0c4f6e1d3b52")
 VIEW_FIELDS = {"uuid": field({}, since("2.41"))}

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from ...http import Context, Route
+from ...http import Context
 from ...models import Host, now
 from ...policy import ADMIN, ANYONE, rule
+from ...routes import Route
 from ...scheduler import is_up
 
 

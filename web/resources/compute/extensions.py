@@ -6,8 +6,9 @@ Source: Compute API reference, "Extensions (extensions)" (deprecated there).
 from __future__ import annotations
 
 from ...errors import NotFound
-from ...http import Context, Route
+from ...http import Context
 from ...policy import ANYONE, rule
+from ...routes import Route
 
 SERVED = {
     "os-availability-zone": "AvailabilityZone",

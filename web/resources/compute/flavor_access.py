@@ -9,9 +9,10 @@ from sqlalchemy import select
 
 from ...errors import BadRequest, Conflict, NotFound
 from ...fields import HEX_ID, field
-from ...http import Context, Route
+from ...http import Context
 from ...models import Flavor, FlavorAccess, Project
 from ...policy import ADMIN, rule
+from ...routes import Route
 from .flavors import find_flavor
 
 FIELDS = {"tenant": field(HEX_ID, required=True)}

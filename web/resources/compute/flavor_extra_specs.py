@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from ...errors import BadRequest, NotFound
 from ...fields import field
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...policy import ADMIN, ANYONE, rule
+from ...routes import Reply, Route
 from .flavors import find_flavor
 
 KEY = r"^[a-zA-Z0-9\-_:. ]+\Z"

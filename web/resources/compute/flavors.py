@@ -9,10 +9,11 @@ from sqlalchemy import false, or_, select, true
 
 from ...errors import BadRequest, Conflict, NotFound
 from ...fields import BOOL, FALSE, NAME, TRUE, field, nullable, since, text, whole
-from ...http import Context, Route
+from ...http import Context
 from ...models import Flavor, FlavorAccess, new_uuid
 from ...paging import Page, read_page
 from ...policy import ADMIN, ANYONE, rule
+from ...routes import Route
 from .server_filters import refuse
 from .server_views import build_links
 

@@ -13,10 +13,11 @@ from sqlalchemy import select
 
 from ...errors import BadRequest, NotFound
 from ...fields import FALSE, TRUE, field, since, until
-from ...http import Context, Route
+from ...http import Context
 from ...models import Host, Server, now
 from ...paging import Page, read_limit
 from ...policy import ADMIN, rule
+from ...routes import Route
 from ...scheduler import is_up
 from .placement import read_host_usage
 from .server_filters import build_like, refuse

@@ -12,10 +12,11 @@ from sqlalchemy import select
 
 from ...errors import BadRequest, NotFound
 from ...fields import field, since
-from ...http import Context, Route
+from ...http import Context
 from ...models import Host, Server, ServerAction
 from ...paging import Page, read_limit
 from ...policy import READER, rule
+from ...routes import Route
 from .server_filters import parse_time
 from .server_rows import find_server
 from .server_views import EXTENDED, build_host_hash, show_fine_time

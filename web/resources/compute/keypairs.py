@@ -15,11 +15,12 @@ from sqlalchemy import func, select
 
 from ...errors import BadRequest, Conflict, NotFound, OverQuota
 from ...fields import HEX_ID, NAME, field, one_of, since, text
-from ...http import Context, Route
+from ...http import Context
 from ...models import Keypair, read_limit
 from ...paging import Page
 from ...paging import read_limit as read_page_limit
 from ...policy import ANYONE, rule
+from ...routes import Route
 
 KEY_NAME = {**NAME, "pattern": "^[a-zA-Z0-9 _-]+$"}
 FIELDS = {

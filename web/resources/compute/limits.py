@@ -9,9 +9,10 @@ from sqlalchemy import func, select
 
 from ...errors import BadRequest, Forbidden
 from ...fields import field, until
-from ...http import Context, Route
+from ...http import Context
 from ...models import FloatingIP, SecurityGroup, read_limit
 from ...policy import ANYONE, rule
+from ...routes import Route
 from .placement import read_usage
 
 OTHERS = rule("compute:limits:others", "role:admin")

@@ -11,10 +11,11 @@ from sqlalchemy import func, select
 
 from ...errors import BadRequest, Forbidden, NotFound
 from ...fields import BOOL, field, until, whole
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...models import FloatingIP, Network, Project, Quota, SecurityGroup, SecurityGroupRule, read_limit
 from ...models.quotas import DEFAULTS
 from ...policy import ADMIN, READER, rule
+from ...routes import Reply, Route
 from .placement import read_usage
 
 OTHERS = rule("compute:quota_sets:others", "role:admin")

@@ -8,8 +8,9 @@ which have the actions of their nouns.
 from __future__ import annotations
 
 from ...fields import field, one_of, since, text
-from ...http import Context, Route
+from ...http import Context
 from ...policy import MEMBER, rule
+from ...routes import Route
 from .server_rows import begin_operation, check_placed, find_server, find_server_to_change, mark_changed, record_action
 from .servers import delete_server
 

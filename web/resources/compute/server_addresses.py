@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from ...errors import NotFound
 from ...fields import field, since
-from ...http import Context, Route
+from ...http import Context
 from ...models import Port
 from ...policy import READER, rule
+from ...routes import Route
 from .server_rows import find_server
 from .server_views import Nic, build_addresses, read_nics
 

@@ -12,10 +12,11 @@ from sqlalchemy import select
 
 from ...errors import Conflict, Unavailable
 from ...fields import field, nullable, whole
-from ...http import Context, Route
+from ...http import Context
 from ...models import ConsoleLog, Host, Server, now, touch
 from ...policy import MEMBER, rule
 from ...reconcile.status import check_allowed
+from ...routes import Route
 from ...scheduler import is_up
 from .server_rows import check_placed, find_server
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from ...errors import BadRequest, NotFound
 from ...fields import METADATA, field
-from ...http import Context, Route
+from ...http import Context
 from ...models import Server
 from ...policy import MEMBER, READER, rule
+from ...routes import Route
 from .server_requests import check_metadata
 from .server_rows import find_server, find_server_to_change, mark_changed
 

@@ -11,10 +11,11 @@ from sqlalchemy.orm import selectinload
 
 from ...errors import BadRequest, NotFound
 from ...fields import field, text
-from ...http import Context, Route
+from ...http import Context
 from ...models import Port, PortSecurityGroup, SecurityGroup, Server
 from ...models.reach import touch_port
 from ...policy import MEMBER, READER, rule
+from ...routes import Route
 from .server_requests import find_group
 from .server_rows import find_server, find_server_to_change, mark_changed, record_action
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from ...errors import BadRequest, NotFound
 from ...fields import field, items
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...models import Server
 from ...policy import MEMBER, READER, rule
+from ...routes import Reply, Route
 from .server_rows import find_server, find_server_to_change, mark_changed
 from .servers import TAG
 

@@ -35,13 +35,14 @@ from ...fields import (
     until,
     whole,
 )
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...models import Host, Network, Port, Server, new_uuid, now, touch
 from ...models.networks import COMPUTE
 from ...models.reach import touch_port
 from ...paging import Page, read_page
 from ...policy import MEMBER, READER, rule
 from ...reconcile.status import refresh_status
+from ...routes import Reply, Route
 from ...scheduler import NoValidHost
 from .placement import build_demand, check_server_quota, place
 from .server_filters import SORT_COLUMNS, build_conditions

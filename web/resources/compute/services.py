@@ -10,9 +10,10 @@ from sqlalchemy import select
 
 from ...errors import BadRequest, NotFound
 from ...fields import BOOL, field, one_of, since, text
-from ...http import Context, Route
+from ...http import Context
 from ...models import Host, now
 from ...policy import ADMIN, rule
+from ...routes import Route
 from ...scheduler import is_up
 from .hypervisors import build_number
 

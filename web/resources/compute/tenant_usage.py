@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import or_, select
 
 from ...errors import BadRequest, Forbidden
-from ...http import Context, Route
+from ...http import Context
 from ...models import Server, now
 from ...policy import ADMIN, READER, rule
+from ...routes import Route
 from .server_filters import refuse
 
 OTHERS = rule("compute:tenant_usage:others", "role:admin")

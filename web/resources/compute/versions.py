@@ -5,7 +5,8 @@ Source: Compute API reference, "API versions". Next room: `web/versions.py`, whi
 
 from __future__ import annotations
 
-from ...http import Context, Route
+from ...http import Context
+from ...routes import Route
 from ...versions import MAXIMUM, MINIMUM, show_version
 
 UPDATED = "2013-07-23T11:33:21Z"

@@ -1,6 +1,6 @@
 """The Identity API (/v3): its resources, in one table."""
 
-from ...http import Service
+from ...routes import Service
 from . import assignments, catalog, domains, passwords, projects, roles, scopes, tokens, users, versions
 
 RESOURCES = [versions, tokens, catalog, scopes, domains, projects, users, passwords, roles, assignments]

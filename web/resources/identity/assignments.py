@@ -9,9 +9,10 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from ...errors import BadRequest, NotFound
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...models import Assignment, Domain, Project, Role, User
 from ...policy import ADMIN, expand_roles, rule
+from ...routes import Reply, Route
 from . import roles
 from .domains import find_domain
 from .lists import build_list, read_flag

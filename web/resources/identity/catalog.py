@@ -10,8 +10,9 @@ from __future__ import annotations
 import uuid
 
 from ...errors import Forbidden, NotFound
-from ...http import Context, Reply, Route, Service, build_base_url
+from ...http import Context, build_base_url
 from ...policy import ADMIN, ANYONE, rule
+from ...routes import Reply, Route, Service
 from .lists import build_link, build_list
 
 INTERFACES = ("admin", "internal", "public")

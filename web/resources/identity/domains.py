@@ -10,10 +10,11 @@ from sqlalchemy import func, select
 
 from ...errors import Conflict, Forbidden, NotFound
 from ...fields import BOOL, NAME, OBJECT, field, items, text
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...models import Assignment, Domain, Project, User
 from ...paging import read_page
 from ...policy import ADMIN, ANYONE, rule
+from ...routes import Reply, Route
 from .lists import build_link, build_list, read_flag
 
 DEFAULT = "default"

@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from ...errors import BadRequest
 from ...fields import FALSE, TRUE
-from ...http import Context, Reply
+from ...http import Context
 from ...paging import Page, build_next_link
+from ...routes import Reply
 
 
 def build_link(ctx: Context, *parts: str) -> str:

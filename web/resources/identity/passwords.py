@@ -9,8 +9,9 @@ from __future__ import annotations
 from ...auth import REFUSED, hash_password
 from ...errors import Forbidden, Unauthorized
 from ...fields import field, text
-from ...http import Context, Reply, Route, build_log
+from ...http import Context, build_log
 from ...policy import ANYONE, rule
+from ...routes import Reply, Route
 from .logins import check_login, forget_failures
 from .users import PASSWORD, find_user, store_password
 

@@ -13,7 +13,7 @@ from sqlalchemy import update as sql_update
 
 from ...errors import BadRequest, Conflict, Forbidden, NotFound
 from ...fields import BOOL, HEX_ID, NAME, OBJECT, field, items, nullable, text
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...models import (
     Assignment,
     Base,
@@ -30,6 +30,7 @@ from ...models import (
 )
 from ...paging import read_page
 from ...policy import ADMIN, ANYONE, rule
+from ...routes import Reply, Route
 from .domains import choose_domain_id, find_domain
 from .lists import build_link, build_list, read_flag
 

@@ -11,10 +11,11 @@ from sqlalchemy import func, select
 from ...bootstrap import ROLES
 from ...errors import BadRequest, Conflict, Forbidden, NotFound
 from ...fields import HEX_ID, NAME, OBJECT, field, nullable, text
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...models import Role
 from ...paging import read_page
 from ...policy import ADMIN, rule
+from ...routes import Reply, Route
 from .lists import build_link, build_list
 
 _COMMON = {

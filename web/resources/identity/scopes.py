@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...models import Assignment, Domain, Project
 from ...policy import ANYONE, rule
+from ...routes import Reply, Route
 from . import domains, projects
 from .lists import build_list
 

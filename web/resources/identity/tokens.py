@@ -13,9 +13,10 @@ from sqlalchemy import delete, select
 from ...auth import REFUSED, Token, issue_token, read_roles, read_token
 from ...errors import BadRequest, Forbidden, NotFound, Unauthorized
 from ...fields import HEX_ID, field, items, mapping, one_of, text
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...models import Domain, Project, RevokedToken, User, now
 from ...policy import ADMIN, ANYONE, rule
+from ...routes import Reply, Route
 from .catalog import build_catalog
 from .logins import check_login, forget_failures
 

@@ -12,10 +12,11 @@ from sqlalchemy import select
 from ...auth import hash_password
 from ...errors import BadRequest, Conflict, Forbidden, NotFound
 from ...fields import BOOL, HEX_ID, NAME, OBJECT, field, nullable, text
-from ...http import Context, Reply, Route, build_log
+from ...http import Context, build_log
 from ...models import Assignment, Keypair, LoginFailure, Project, User, now
 from ...paging import read_page
 from ...policy import ADMIN, ANYONE, rule
+from ...routes import Reply, Route
 from . import projects
 from .domains import choose_domain_id
 from .lists import build_link, build_list, read_flag

@@ -5,7 +5,8 @@ Source: Identity API reference, "API versions". Next room: `tokens.py`.
 
 from __future__ import annotations
 
-from ...http import Context, Reply, Route
+from ...http import Context
+from ...routes import Reply, Route
 
 NUMBER = "v3.8"  # the newest minor version whose resources are served
 

@@ -1,6 +1,6 @@
 """The Image API (/v2): its resources, in one table."""
 
-from ...http import Service
+from ...routes import Service
 from . import changes, files, images, members, schemas, tags, versions
 
 RESOURCES = [versions, images, changes, files, tags, members, schemas]

@@ -11,9 +11,10 @@ import json
 from ... import fields as web_fields
 from ...errors import BadRequest, Conflict, Forbidden, TooLarge, UnsupportedMedia
 from ...fields import Field
-from ...http import Context, Route, build_log
+from ...http import Context, build_log
 from ...models import Image
 from ...policy import MEMBER, rule
+from ...routes import Route
 from .images import FIELDS, check_visibility
 from .properties import check_properties
 from .rows import BASE, OTHERS, READ_ONLY, find_own, is_reserved, view

@@ -14,10 +14,11 @@ import re
 from sqlalchemy import select, update
 
 from ...errors import BadRequest, Conflict, Forbidden, Gone, NotFound, Problem, TooLarge, UnsupportedMedia
-from ...http import Context, Reply, Route, build_log
+from ...http import Context, build_log
 from ...image_store import CHUNK, Download, Upload
 from ...models import Image, new_uuid, now
 from ...policy import MEMBER, READER, rule
+from ...routes import Reply, Route
 from .rows import OTHERS, find_image, find_own, free_abandoned
 
 LOG = logging.getLogger("kumo.image")

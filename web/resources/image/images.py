@@ -12,11 +12,12 @@ from sqlalchemy import func, select
 
 from ...errors import Conflict, Forbidden, OverQuota
 from ...fields import BOOL, UUID, field, items, nullable, one_of, text, whole
-from ...http import Context, Reply, Route, build_log
+from ...http import Context, build_log
 from ...image_cleanup import remove_unneeded
 from ...models import Image, Project, now, read_limit
 from ...paging import build_next_link, read_page
 from ...policy import ADMIN, MEMBER, READER, rule
+from ...routes import Reply, Route
 from .filters import apply_filters
 from .properties import check_properties
 from .rows import OTHERS, READ_ONLY, find_image, find_own, free_abandoned, is_reserved, select_listed, view

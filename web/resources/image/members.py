@@ -10,9 +10,10 @@ from sqlalchemy import select
 
 from ...errors import Conflict, Forbidden, NotFound, TooLarge
 from ...fields import field, one_of, text
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...models import Image, ImageMember
 from ...policy import MEMBER, READER, rule
+from ...routes import Reply, Route
 from .rows import OTHERS, find_image, find_own
 
 MOST = 128

@@ -6,8 +6,9 @@ Source: Image API reference, "Image schemas". Next room: `images.py`.
 from __future__ import annotations
 
 from ...fields import build_schema
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...policy import ANYONE, rule
+from ...routes import Reply, Route
 from .images import FIELDS
 from .rows import BASE, READ_ONLY
 

@@ -6,8 +6,9 @@ Source: Image API reference, "Image tags". Next room: `changes.py`, which replac
 from __future__ import annotations
 
 from ...errors import BadRequest, NotFound, TooLarge
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...policy import MEMBER, rule
+from ...routes import Reply, Route
 from .rows import find_own
 
 MOST = 128

@@ -6,8 +6,9 @@ Source: Image API reference, "Image API versions". The newest minor version name
 
 from __future__ import annotations
 
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...policy import ANYONE, rule
+from ...routes import Reply, Route
 
 MINORS = range(7, -1, -1)
 

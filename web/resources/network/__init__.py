@@ -1,6 +1,6 @@
 """The Network API (/v2.0): its resources, in one table."""
 
-from ...http import Service
+from ...routes import Service
 from . import (
     availability_zones,
     extensions,

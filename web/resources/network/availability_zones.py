@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from ...http import Context, Route
+from ...http import Context
 from ...models import Host
 from ...policy import ANYONE, rule
+from ...routes import Route
 
 
 def index(ctx: Context) -> list[dict]:

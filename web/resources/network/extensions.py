@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ...errors import NotFound
-from ...http import Context, Route
+from ...http import Context
 from ...policy import ANYONE, rule
+from ...routes import Route
 
 UPDATED = "2026-11-22T00:00:00-00:00"
 EXTENSIONS = {  # alias: (name, what it adds)

@@ -11,12 +11,13 @@ from sqlalchemy import select
 from ...allocation import allocate_port, check_quota, find_free_subnet, release_port
 from ...errors import BadRequest, Conflict, NotFound
 from ...fields import IPV4, UUID, field, nullable
-from ...http import Context, Route
+from ...http import Context
 from ...models import Address, FloatingIP, Network, Port, Router, Subnet, new_uuid
 from ...models.networks import FLOATING_IP, ROUTER_INTERFACE
 from ...models.reach import touch_network, touch_router
 from ...paging import Page
 from ...policy import ADMIN, MEMBER, READER, rule
+from ...routes import Route
 from .listing import build_columns, build_filter, build_filters, pick_fields, read_list
 from .rows import (
     DESCRIPTION,

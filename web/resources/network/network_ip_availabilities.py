@@ -5,10 +5,11 @@ from __future__ import annotations
 from sqlalchemy import func, select
 from sqlalchemy.orm import selectinload
 
-from ...http import Context, Route
+from ...http import Context
 from ...models import Address, Network
 from ...paging import Page
 from ...policy import ADMIN, rule
+from ...routes import Route
 from .listing import build_columns, build_filter, build_filters, pick_fields, read_list
 from .rows import find_row
 from .subnets import count_addresses

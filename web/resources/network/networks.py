@@ -11,12 +11,13 @@ from sqlalchemy.orm import selectinload
 from ...allocation import check_quota, release_port
 from ...errors import BadRequest
 from ...fields import BOOL, field, nullable, one_of, text, whole
-from ...http import Context, Route
+from ...http import Context
 from ...models import Network, Port, Subnet
 from ...models.networks import DHCP
 from ...models.reach import touch_network
 from ...paging import Page
 from ...policy import ADMIN, MEMBER, READER, rule
+from ...routes import Route
 from .listing import build_columns, build_filter, build_filters, pick_fields, read_list
 from .rows import (
     DESCRIPTION,

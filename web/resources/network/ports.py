@@ -12,12 +12,13 @@ from sqlalchemy.orm import selectinload
 from ...allocation import allocate_addresses, allocate_port, check_foreign_use, choose_mac, read_groups, release_port
 from ...errors import BadRequest, Conflict, Forbidden
 from ...fields import BOOL, MAC, UUID, field, items, nullable, one_of, text
-from ...http import Context, Route
+from ...http import Context
 from ...models import Address, FloatingIP, Host, Network, Port, PortSecurityGroup, Router, Server
 from ...models.networks import COMPUTE
 from ...models.reach import touch_port
 from ...paging import Page
 from ...policy import ADMIN, MEMBER, READER, rule
+from ...routes import Route
 from . import port_options
 from .listing import build_columns, build_filter, build_filters, pick_fields, read_list
 from .port_options import build_dns_assignment, parse_dhcp_options, parse_pairs

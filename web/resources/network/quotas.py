@@ -8,10 +8,11 @@ from sqlalchemy import select
 from ...allocation import COUNTED, count_used
 from ...errors import BadRequest, NotFound
 from ...fields import BOOL, field, whole
-from ...http import Context, Route
+from ...http import Context
 from ...models import Quota, read_limit
 from ...models.quotas import DEFAULTS
 from ...policy import ADMIN, ANYONE, rule
+from ...routes import Route
 
 FIELDS = {**{name: field(whole(-1)) for name in COUNTED}, "check_limit": field(BOOL)}
 

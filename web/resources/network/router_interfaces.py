@@ -13,11 +13,12 @@ from sqlalchemy import select
 from ...allocation import allocate_port, release_port
 from ...errors import BadRequest, Conflict, NotFound
 from ...fields import UUID, field, nullable
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...models import FloatingIP, Network, Port, Router, Subnet
 from ...models.networks import ROUTER_INTERFACE
 from ...models.reach import touch_port, touch_router
 from ...policy import MEMBER, rule
+from ...routes import Reply, Route
 from .gateways import check_no_overlap, read_interface_subnets
 from .rows import find_own, find_row, lock
 

@@ -12,12 +12,13 @@ from sqlalchemy import select
 from ...allocation import check_quota
 from ...errors import BadRequest, Conflict
 from ...fields import BOOL, CIDR, IP, field, items, mapping, nullable
-from ...http import Context, Route
+from ...http import Context
 from ...models import Port, Router, Subnet
 from ...models.networks import ROUTER_INTERFACE
 from ...models.reach import touch_router
 from ...paging import Page
 from ...policy import ADMIN, MEMBER, READER, rule
+from ...routes import Route
 from .gateways import GATEWAY, apply_gateway, read_gateway_port, read_interface_subnets, view_gateway
 from .listing import build_columns, build_filter, build_filters, pick_fields, read_list
 from .ranges import parse_routes

@@ -10,11 +10,12 @@ from sqlalchemy import select
 from ...allocation import check_quota, read_default_group
 from ...errors import BadRequest, Conflict
 from ...fields import UUID, field, nullable, one_of, text, whole
-from ...http import Context, Route
+from ...http import Context
 from ...models import SecurityGroup, SecurityGroupRule
 from ...models.reach import touch_group
 from ...paging import Page
 from ...policy import MEMBER, READER, rule
+from ...routes import Route
 from .listing import build_columns, build_filters, pick_fields, read_list
 from .protocols import check_ports, parse_ethertype, parse_prefix, parse_protocol
 from .rows import DESCRIPTION, PROJECT_FIELDS, choose_project, find_own, find_row, lock, view_standard

@@ -11,11 +11,12 @@ from sqlalchemy.orm import selectinload
 from ...allocation import check_quota, read_default_group
 from ...errors import Conflict
 from ...fields import BOOL, field
-from ...http import Context, Route
+from ...http import Context
 from ...models import PortSecurityGroup, SecurityGroup, SecurityGroupRule
 from ...models.reach import touch_group
 from ...paging import Page
 from ...policy import MEMBER, READER, rule
+from ...routes import Route
 from .listing import build_columns, build_filters, parse_bool, pick_fields, read_list
 from .rows import (
     DESCRIPTION,

@@ -13,12 +13,13 @@ from sqlalchemy import select
 from ...allocation import SLAAC_MODES, allocate_addresses, allocate_port, check_quota, release_port
 from ...errors import Conflict
 from ...fields import BOOL, CIDR, IP, NULL, UUID, field, items, mapping, nullable, one_of, whole
-from ...http import Context, Route
+from ...http import Context
 from ...models import Address, Network, Port, Subnet
 from ...models.networks import COMPUTE, DHCP, ROUTER_GATEWAY, ROUTER_INTERFACE
 from ...models.reach import touch_network
 from ...paging import Page
 from ...policy import MEMBER, READER, rule
+from ...routes import Route
 from .listing import build_columns, build_filters, parse_bool, pick_fields, read_list
 from .ranges import (
     HOST_ROUTES_MOST,

@@ -6,9 +6,10 @@ from functools import partial
 
 from ...errors import BadRequest, NotFound
 from ...fields import field, items
-from ...http import Context, Reply, Route
+from ...http import Context
 from ...models import FloatingIP, Network, Port, Router, SecurityGroup, SecurityGroupRule, Subnet
 from ...policy import MEMBER, READER, rule
+from ...routes import Reply, Route
 from .rows import find_own, find_row
 
 TAGS_MOST = 50

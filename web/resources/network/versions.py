@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...http import Context, Reply, Route
+from ...http import Context
+from ...routes import Reply, Route
 
 COLLECTIONS = (
     "networks",
