@@ -117,6 +117,10 @@ fi
 background=""
 rm -f /opt/kumo/client-venv.log
 
+mkdir -p /opt/kumo/bin
+ln -sfn ../client-venv/bin/openstack /opt/kumo/bin/openstack
+ln -sfn ../venv/bin/kumo /opt/kumo/bin/kumo
+
 step "Clouds for the client (/etc/openstack/clouds.yaml, /etc/kumo/openrc)"
 /opt/kumo/venv/bin/python "$here/scripts/clouds.py" write
 
@@ -130,9 +134,10 @@ cat <<TEXT
 
 The cloud is at http://127.0.0.1:6780. Next, for instance:
 
-  . /etc/kumo/openrc                       # or: export OS_CLOUD=kumo   (kumo-admin for what needs it)
-  /opt/kumo/client-venv/bin/openstack server list
-  /opt/kumo/client-venv/bin/openstack server create --image kumo-guest --flavor m1.nano --network private --wait second
-  /opt/kumo/venv/bin/kumo status
+  . /etc/kumo/openrc                       # `openstack` as a project's member, and `kumo`, in this shell
+  openstack server list
+  openstack server create --image kumo-guest --flavor m1.micro --network private --wait second
+  export OS_CLOUD=kumo-admin               # the operator
+  kumo status
 
 TEXT

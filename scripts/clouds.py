@@ -19,6 +19,7 @@ from pathlib import Path
 
 CLOUDS = Path("/etc/openstack/clouds.yaml")
 OPENRC = Path("/etc/kumo/openrc")
+COMMANDS = "/opt/kumo/bin"  # `openstack` and `kumo`, without the Python of their venvs
 SETTINGS = "/etc/kumo/kumo.conf"
 PASSWORDS = "/etc/kumo/passwords"
 ACCOUNTS = {"kumo": ("demo", "demo"), "kumo-admin": ("admin", "admin")}
@@ -152,9 +153,9 @@ def build_openrc(clouds: dict[str, dict]) -> str:
         **({"OS_CACERT": cloud["cacert"]} if "cacert" in cloud else {}),
     }
     quoted = [f"export {name}='" + value.replace("'", "'\\''") + "'\n" for name, value in values.items()]
-    return "# Written by stack.sh. For the administrator: export OS_CLOUD=kumo-admin\nunset OS_CLOUD\n" + "".join(
-        quoted
-    )
+    head = "# Written by stack.sh. For the administrator: export OS_CLOUD=kumo-admin\nunset OS_CLOUD\n"
+    path = f'case ":$PATH:" in *:{COMMANDS}:*) ;; *) export PATH="$PATH:{COMMANDS}" ;; esac\n'
+    return head + path + "".join(quoted)
 
 
 def write(path: Path) -> None:
