@@ -18,7 +18,7 @@ TREES = ("/etc", "/opt", "/var/lib", "/var/log", "/var/cache", "/run", "/usr/loc
 IGNORED = re.compile(
     r"^(/var/lib/(apt|dpkg|pam|ucf|systemd|polkit-1|update-rc.d|insserv|python)|/var/cache/(apt|debconf|ldconfig|man)"
     r"|/var/log/(apt|dpkg|alternatives|lastlog|wtmp|journal|fontconfig|bootstrap)"
-    r"|/etc/(ld\.so\.cache|mtab|resolv\.conf|passwd-|group-|shadow-|gshadow-|subuid|subgid)"
+    r"|/etc/(xml/catalog\.old|ld\.so\.cache|mtab|resolv\.conf|passwd-|group-|shadow-|gshadow-|subuid|subgid)"
     r"|/run/(lock/kumo-stack\.lock|systemd|udev|log|user|sudo|blkid|shm|utmp|xtables\.lock|ebtables\.lock|mount)"
     r"|/var/lib/(postgresql|dbus)|/run/postgresql|/var/log/postgresql|/opt/(pypi|wheels))"
 )

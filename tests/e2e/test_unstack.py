@@ -29,7 +29,7 @@ def run(*argv: str, timeout: float = 900) -> str:
 
 
 def unstack(*options: str) -> str:
-    return run("./unstack.sh", "--keep-packages", *options)
+    return run("./unstack.sh", *options)
 
 
 def show(before: dict, after: dict) -> str:
