@@ -108,9 +108,9 @@ run_unit() {
 }
 
 run_api() {
+    need_packages postgresql qemu-utils # images in every format that must be refused are made by qemu-img
     say "api: SQLite"
     run_pytest api-sqlite -n 2 tests/api
-    need_packages postgresql
     say "api: PostgreSQL"
     # A server of our own, on a socket in a folder of our own, with nothing to keep.
     local folder bin
