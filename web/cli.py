@@ -126,6 +126,8 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("host")
     hosts = group("host", "Hosts.")
     add(hosts, "list", _later("hosts", "list_hosts"), "All hosts, and whether they are as asked.")
+    one = add(hosts, "show", _later("hosts", "show_host"), "What was last seen of a host: facts, tasks, orphans.")
+    one.add_argument("host")
     runs = group("run", "Runs: plays against hosts.")
     one = add(runs, "list", _later("runs", "list_runs"), "The newest runs.")
     one.add_argument("--host", help="only of this host")

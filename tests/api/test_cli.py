@@ -89,6 +89,15 @@ def test_show_document_is_a_host_vars_file(cloud, kumo):
     assert yaml.safe_load(out)["kumo_document"]["host"] == name
 
 
+def test_host_show_has_what_was_seen(cloud, kumo, worker, host):
+    worker.run_once(read_host(cloud).id)
+    code, out, _ = kumo(f"host show {read_host(cloud).name}")
+    seen = yaml.safe_load(out)
+    assert code == 0
+    assert seen["orphans"] == {"domains": [], "disks": []}
+    assert seen["observed_generation"] == seen["generation"]
+
+
 def test_host_list(cloud, kumo):
     code, out, _ = kumo("host list")
     assert code == 0
@@ -99,6 +108,7 @@ def test_host_list(cloud, kumo):
     ("words", "code", "said"),
     [
         ("show-document nosuch", 1, "no host 'nosuch'"),
+        ("host show nosuch", 1, "no host 'nosuch'"),
         ("plan nosuch", 1, "no host 'nosuch'"),
         ("run show nosuch", 1, "no run begins"),
         ("logs request req-0", 1, "nothing is recorded"),

@@ -1,4 +1,4 @@
-"""`kumo host list`, `show-document`, `plan`: what hosts are to be, and what they are."""
+"""`kumo host list|show`, `show-document`, `plan`: what hosts are to be, and what they are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
 from sqlalchemy import select
 
 from ..desired import build_document, read_rows
@@ -38,6 +39,26 @@ def list_hosts(args, settings) -> int:
             for host in session.scalars(select(Host).order_by(Host.name))
         ]
     print(show_table(("HOST", "ZONE", "STATE", "SEEN/WANTED", "SEEN AT", "ERROR"), rows))
+    return 0
+
+
+def show_host(args, settings) -> int:
+    """What was last seen of a host, as YAML: facts, tasks under way, orphans (Kumo's by name, in no document)."""
+    found = _read_host(settings, args.host)
+    if found is None:
+        return 1
+    host, _ = found
+    seen = {
+        "host": host.name,
+        "zone": host.zone,
+        "enabled": host.enabled,
+        "generation": host.generation,
+        "observed_generation": host.observed_generation,
+        "observed_at": show_time(host.observed_at),
+        "error": host.error,
+        **host.observed,
+    }
+    print(yaml.safe_dump(seen, sort_keys=False, allow_unicode=True), end="")
     return 0
 
 
