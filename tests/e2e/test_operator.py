@@ -1,0 +1,66 @@
+"""What an operator reads and repairs: the `kumo` command on a running cloud, and drift made by another tool."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+
+import openstack as sdk
+import pytest
+from client import ask, openstack, wait_for
+
+KUMO = "/opt/kumo/bin/kumo"
+HOST = socket.gethostname()
+
+
+def kumo(words: str, code: int = 0) -> str:
+    done = subprocess.run([KUMO, *words.split()], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code, f"kumo {words}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_guest():
+    """The first server runs, so that this host has bridges and chains."""
+    wait_for("the first server", lambda: ask("server show first")["status"] == "ACTIVE", 60)
+
+
+def read_chains() -> str:
+    return subprocess.run(["iptables-save"], capture_output=True, text=True, check=True).stdout
+
+
+def test_status_hosts_and_configuration():
+    assert "DOWN" not in kumo("status")
+    assert HOST in kumo("host list")
+    assert "virt_type" in kumo(f"host show {HOST}")
+    assert "the configuration is good" in kumo("config check")
+
+
+def test_from_a_request_id_to_its_run():
+    request = (
+        sdk.connect(cloud="kumo")
+        .compute.post(f"/servers/{ask('server show first')['id']}/action", json={"reboot": {"type": "HARD"}})
+        .headers["X-Compute-Request-Id"]
+    )
+    wait_for("the run", lambda: "succeeded" in kumo(f"logs request {request}"), 60)
+    run = kumo("run list --limit 1").splitlines()[1].split()[0]
+    assert HOST in kumo(f"run show {run}")
+    wait_for("ACTIVE", lambda: ask("server show first")["status"] == "ACTIVE", 60)
+
+
+def test_plan_shows_drift_and_the_loop_repairs_it():
+    chain = next(line.split()[1] for line in read_chains().splitlines() if line.startswith("-A kumo-egress"))
+    wait_for("nothing to do", lambda: "changed=0" in kumo(f"plan {HOST}"), 60, 2)
+    subprocess.run(["iptables", "-F", chain], check=True)
+    planned = kumo(f"plan {HOST}")
+    assert "changed=1" in planned
+    assert "firewall" in planned
+    assert f"-A {chain} " not in read_chains()
+    openstack("server set --property nudged=yes first")
+    wait_for("the rules are back", lambda: f"-A {chain} " in read_chains(), 75)
+
+
+def test_the_document_is_a_file_that_ansible_takes():
+    text = kumo(f"show-document {HOST}")
+    assert text.startswith("kumo_document:")
+    assert "kumo-public" in text
