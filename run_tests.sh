@@ -117,11 +117,11 @@ run_api() {
     folder=$(mktemp -d /tmp/kumo-postgresql.XXXXXX)
     bin=$(ls -d /usr/lib/postgresql/*/bin | tail -1)
     chown postgres "$folder"
-    if runuser -u postgres -- "$bin/initdb" -D "$folder/data" -A trust >"$reports/initdb.log" 2>&1 &&
-        runuser -u postgres -- "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/log" \
+    if runuser -u postgres -- env -C / "$bin/initdb" -D "$folder/data" -A trust >"$reports/initdb.log" 2>&1 &&
+        runuser -u postgres -- env -C / "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/log" \
             -o "-c listen_addresses='' -k $folder -c fsync=off -c synchronous_commit=off -c full_page_writes=off" start >"$reports/pg.log" 2>&1; then
         KUMO_TEST_DATABASE_URL="postgresql+psycopg://postgres@/postgres?host=$folder" run_pytest api-postgresql -n 2 tests/api
-        runuser -u postgres -- "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null
+        runuser -u postgres -- env -C / "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null
     else
         cat "$reports/initdb.log" "$reports/pg.log"
         echo "FAILED: PostgreSQL could not be started"
