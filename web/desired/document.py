@@ -57,9 +57,30 @@ SETTINGS = _object(
                 ),
             },
         ),
+        "tunnel_address": _said("The host's own address between hosts: where VXLAN packets for it go.", _or_null(TEXT)),
+        "storage": _said(
+            "A storage host's backend; null: no volumes here.",
+            _or_null(
+                _object(
+                    "",
+                    {
+                        "backend": {"enum": ["file", "lvm"]},
+                        "portal": _said("address:port that its iSCSI targets are reached at.", TEXT),
+                        "directory": _said("Of the backend file.", TEXT),
+                        "volume_group": _said("Of the backend lvm.", TEXT),
+                        "thin_pool": _said("Of the backend lvm.", TEXT),
+                        "max_percent": _said("No creation while the pool's data or metadata are fuller.", WHOLE),
+                    },
+                    optional=("directory", "volume_group", "thin_pool", "max_percent"),
+                )
+            ),
+        ),
     },
-    optional=("state_dir", "virt_type", "stop_timeout_s", "dns_domain", "dns_servers", "physical_networks"),
-)
+    optional=(
+        "state_dir", "virt_type", "stop_timeout_s", "dns_domain", "dns_servers", "physical_networks", "tunnel_address",
+        "storage",
+    ),
+)  # fmt: skip
 IMAGE = _object(
     "An image that guests of this host are made from.",
     {
@@ -68,7 +89,7 @@ IMAGE = _object(
         "size": _said("Bytes of the file.", WHOLE),
         "disk_format": _said("qcow2, raw or iso; never guessed.", TEXT),
         "virtual_size": _said("Bytes of the disk in it.", WHOLE),
-        "source": _said("{path: …} on the host, or {url: …}.", {"type": "object"}),
+        "source": _said("{path: …} on the host, or {url: …, headers: {…}}.", {"type": "object"}),
     },
 )
 SUBNET = _object(
@@ -90,6 +111,15 @@ RESERVATION = _object(
     "A DHCP reservation.",
     {"port": UUID, "mac": MAC, "addresses": ADDRESSES, "hostname": TEXT, "options": _list(DHCP_OPTION)},
 )
+ELSEWHERE = _object(
+    "A port on another host: a permanent neighbour, and where its frames go.",
+    {
+        "port": UUID,
+        "mac": MAC,
+        "addresses": ADDRESSES,
+        "tunnel": _said("The other host's tunnel address; null where no tunnel is needed.", _or_null(TEXT)),
+    },
+)
 NETWORK = _object(
     "A network with a guest of this host, or joined to one by a router.",
     {
@@ -108,7 +138,9 @@ NETWORK = _object(
         ),
         "subnets": _list(SUBNET),
         "reservations": _list(RESERVATION),
+        "elsewhere": _said("Its ports on other hosts.", _list(ELSEWHERE)),
     },
+    optional=("elsewhere",),
 )
 EXTERNAL = _object(
     "The leg on an external network.",
@@ -167,6 +199,53 @@ PORT = _object(
         "allowed_address_pairs": _list(_object("", {"mac": TEXT, "address": TEXT})),
     },
 )
+VOLUME = _object(
+    "A volume of this storage host.",
+    {
+        "id": UUID,
+        "project_id": TEXT,
+        "wanted": _said("absent is the tombstone: wiped and removed.", {"enum": ["present", "absent"]}),
+        "size_gb": _said("GiB; a larger one than before extends it.", WHOLE),
+        "source": _said(
+            "What it is made from, once; null: zeros.",
+            _or_null(
+                {
+                    "anyOf": [
+                        _object("", {"image": UUID}),
+                        _object("", {"snapshot": UUID}),
+                        _object("", {"volume": UUID}),
+                    ]
+                }
+            ),
+        ),
+        "exports": _said(
+            "One iSCSI target with credentials of its own for each attachment.",
+            _list(_object("", {"id": UUID, "username": TEXT, "password": TEXT, "read_only": BOOL})),
+        ),
+    },
+    optional=("size_gb", "source", "exports"),
+)
+SNAPSHOT = _object(
+    "A snapshot of a volume of this storage host.",
+    {"id": UUID, "volume": UUID, "wanted": {"enum": ["present", "absent"]}, "size_gb": WHOLE},
+    optional=("size_gb",),
+)
+ATTACHED = _object(
+    "A volume of a guest, reached by QEMU's own iSCSI initiator.",
+    {
+        "attachment": UUID,
+        "volume": UUID,
+        "device": _said("vdb and so on.", TEXT),
+        "boot_index": _said("0: the guest's root disk, and there is no local one.", _or_null(WHOLE)),
+        "read_only": BOOL,
+        "portal": TEXT,
+        "iqn": TEXT,
+        "lun": WHOLE,
+        "username": TEXT,
+        "password": TEXT,
+        "size_gb": _said("A larger one than the guest sees makes its disk larger.", WHOLE),
+    },
+)
 METADATA = _said("What the metadata service tells the guest.", {"type": "object", "required": ["uuid", "hostname"]})
 SERVER = _object(
     "A guest.",
@@ -187,6 +266,7 @@ SERVER = _object(
         "root_gb": _said("Size of the root disk in GiB; 0: the image's.", WHOLE),
         "image": _or_null(UUID),
         "ports": _said("Its NICs, in order.", _list(UUID)),
+        "volumes": _said("Its volumes, by device.", _list(ATTACHED)),
         "console": _said(
             "A user asked for the console log: answered once.",
             _or_null(_object("", {"wanted": WHOLE, "lines": _or_null(WHOLE)})),
@@ -194,8 +274,8 @@ SERVER = _object(
         "metadata": METADATA,
     },
     optional=(
-        "name", "power", "reboot", "start", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports", "console",
-        "metadata",
+        "name", "power", "reboot", "start", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports", "volumes",
+        "console", "metadata",
     ),
 )  # fmt: skip
 SCHEMA = {
@@ -214,11 +294,13 @@ SCHEMA = {
             "routers": _list(ROUTER),
             "security_groups": _list(GROUP),
             "ports": _list(PORT),
+            "volumes": _list(VOLUME),
+            "snapshots": _list(SNAPSHOT),
             "servers": _list(SERVER),
         },
         optional=(
             "host", "generation", "fence", "settings", "images", "networks", "routers", "security_groups", "ports",
-            "servers",
+            "volumes", "snapshots", "servers",
         ),
     ),
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """Every model: wanted and observed columns side by side. Imports nothing of `web` outside this folder."""
 
 from .base import Base, Database, new_hex_id, new_uuid, now
-from .hosts import Host, HostRequest, RequestLog, Run, touch
+from .hosts import Aggregate, AggregateHost, Host, HostRequest, RequestLog, Run, touch
 from .identity import Assignment, Domain, LoginFailure, Project, RevokedToken, Role, User
 from .images import Image, ImageMember
 from .networks import (
@@ -17,9 +17,12 @@ from .networks import (
 )
 from .quotas import Quota, read_limit
 from .servers import ConsoleLog, Flavor, FlavorAccess, Keypair, Server, ServerAction
+from .volumes import Snapshot, Volume, VolumeAttachment, VolumeType, VolumeTypeAccess
 
 __all__ = [
     "Address",
+    "Aggregate",
+    "AggregateHost",
     "Assignment",
     "Base",
     "ConsoleLog",
@@ -48,8 +51,13 @@ __all__ = [
     "SecurityGroupRule",
     "Server",
     "ServerAction",
+    "Snapshot",
     "Subnet",
     "User",
+    "Volume",
+    "VolumeAttachment",
+    "VolumeType",
+    "VolumeTypeAccess",
     "new_hex_id",
     "new_uuid",
     "now",

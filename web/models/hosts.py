@@ -42,6 +42,26 @@ class Host(Base):
     lease_expires_at: Mapped[datetime | None]
 
 
+class Aggregate(Base):
+    """A group of hypervisors that admins make; one with ``availability_zone`` in its metadata is a zone."""
+
+    __tablename__ = "aggregates"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    uuid: Mapped[str] = mapped_column(unique=True, default=new_uuid)
+    name: Mapped[str] = mapped_column(unique=True)
+    metadata_: Mapped[dict] = mapped_column("metadata", default=dict)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime | None]
+
+
+class AggregateHost(Base):
+    __tablename__ = "aggregate_hosts"
+
+    aggregate_id: Mapped[int] = mapped_column(ForeignKey("aggregates.id", ondelete="CASCADE"), primary_key=True)
+    host_id: Mapped[str] = mapped_column(ForeignKey("hosts.id", ondelete="CASCADE"), primary_key=True)
+
+
 class HostRequest(Base):
     """A request that dirtied a host: it is done when the host has observed this generation."""
 
