@@ -134,7 +134,7 @@ cat <<TEXT
 
 The cloud is at http://127.0.0.1:6780. Next, for instance:
 
-  . /etc/kumo/openrc                       # `openstack` as a project's member, and `kumo`, in this shell
+  . /etc/kumo/openrc                       # openstack as a member of a project, and kumo, in this shell
   openstack server list
   openstack server create --image kumo-guest --flavor m1.micro --network private --wait second
   export OS_CLOUD=kumo-admin               # the operator

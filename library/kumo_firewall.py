@@ -15,6 +15,11 @@ options:
       - The host document, as docs/host-document.md has it. It is never logged nor returned.
     type: dict
     required: true
+  helper:
+    description:
+      - What sudo starts as root where the module's own account is not root. Written by the role host_base.
+    type: path
+    default: /usr/local/lib/kumo/root/kumo_root.py
 attributes:
   check_mode:
     support: full

@@ -5,8 +5,8 @@ DOCUMENTATION = r"""
 module: kumo_host
 short_description: Bring a host to its Kumo document
 description:
-  - Reads what is on the host, plans, applies and reads again, for images, networks, routers, DHCP,
-    firewall, metadata and servers, in this order.
+  - Reads what is on the host, plans, applies and reads again, for images, volumes, their exports, networks, routers,
+    DHCP, firewall, metadata and servers, in this order.
   - Objects are independent, one's failure is in its own result and never stops another's. The module
     fails only where the host as a whole cannot be worked on.
   - What takes longer than a few seconds goes on as a task of the host; C(pending) is then true and the
@@ -23,8 +23,13 @@ options:
     description: Which parts to bring about; the order is always the module's own.
     type: list
     elements: str
-    choices: [images, networks, routers, dhcp, firewall, metadata, servers]
-    default: [images, networks, routers, dhcp, firewall, metadata, servers]
+    choices: [images, volumes, exports, networks, routers, dhcp, firewall, metadata, servers]
+    default: [images, volumes, exports, networks, routers, dhcp, firewall, metadata, servers]
+  helper:
+    description:
+      - What sudo starts as root where the module's own account is not root. Written by the role host_base.
+    type: path
+    default: /usr/local/lib/kumo/root/kumo_root.py
 attributes:
   check_mode:
     support: full
@@ -70,18 +75,23 @@ observed:
   type: dict
 """
 
-# Ansible sends only what is imported by name here; core.py finds the sections among them.
-from ansible.module_utils.kumo import (  # noqa: F401
-    dhcp,
-    firewall,
-    images,
-    metadata,
-    networks,
-    routers,
-    servers,
-)
 from ansible.module_utils.kumo.core import SECTIONS
 from ansible.module_utils.kumo.module import run_module
+
+
+def name_sections():
+    """Ansible sends only what is imported by name; core.py imports these where this process is root."""
+    from ansible.module_utils.kumo import (  # noqa: F401
+        dhcp,
+        exports,
+        firewall,
+        images,
+        metadata,
+        networks,
+        routers,
+        servers,
+        volumes,
+    )
 
 
 def main():

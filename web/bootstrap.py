@@ -10,7 +10,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from .auth import apply_key, hash_password
-from .models import Assignment, Domain, Flavor, Host, Network, Project, Role, Subnet, User, now
+from .models import Assignment, Domain, Flavor, Host, Network, Project, Role, Subnet, User, VolumeType, now, touch
+from .models.host_images import apply_host_key
 
 DOMAIN_ID = "default"
 ROLES = ("admin", "member", "reader", "service")
@@ -22,12 +23,15 @@ FLAVORS = [  # id, name, vcpus, MiB, GB: DevStack's, so that habits and scripts 
     ("3", "m1.medium", 2, 4096, 40),
     ("4", "m1.large", 4, 8192, 80),
 ]
+# Without become: the host's root helper does what root must (docs/decisions/0007-root-helper.md).
+LOCAL_STORAGE = {"backend": "file", "portal": "127.0.0.1:3260"}
+LOCAL_CONNECTION = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
 
 
 def apply_bootstrap(session: Session, settings, passwords: dict[str, str], hypervisor: bool = True) -> list[str]:
     """Make what is missing; a sentence for each thing made. ``passwords`` has "admin" and "demo"."""
     apply_key(settings.identity.key_dir)
-    done: list[str] = []
+    done: list[str] = ["key for hosts"] if apply_host_key(settings) else []
     _apply_identity(session, settings, passwords, done)
     session.flush()
     for flavor_id, name, vcpus, ram_mb, disk_gb in FLAVORS:
@@ -35,20 +39,30 @@ def apply_bootstrap(session: Session, settings, passwords: dict[str, str], hyper
             session.add(Flavor(id=flavor_id, name=name, vcpus=vcpus, ram_mb=ram_mb, disk_gb=disk_gb))
             done.append(f"flavor {name}")
     _apply_public_network(session, settings, done)
+    for host in session.scalars(select(Host)):  # of an earlier release
+        if "ansible_become" in host.connection and host.connection.get("ansible_connection") == "local":
+            host.connection = {name: value for name, value in host.connection.items() if name != "ansible_become"}
+            done.append(f"connection of host {host.name}")
     if hypervisor and session.scalar(select(Host).where(Host.name == settings.kumo.hostname)) is None:
         session.add(
             Host(
                 name=settings.kumo.hostname,
                 zone=settings.compute.availability_zone,
                 roles=["hypervisor"],
-                connection={
-                    "ansible_connection": "local",
-                    "ansible_become": True,
-                    "ansible_python_interpreter": "/usr/bin/python3",
-                },
+                connection=dict(LOCAL_CONNECTION),
             )
         )
         done.append(f"host {settings.kumo.hostname}")
+        session.flush()
+    host = session.scalar(select(Host).where(Host.name == settings.kumo.hostname))
+    if hypervisor and host is not None and "storage" not in host.roles:
+        host.roles = [*host.roles, "storage"]
+        host.settings = {**host.settings, "storage": dict(LOCAL_STORAGE)}
+        touch(session, host.id)
+        done.append(f"volumes on host {host.name}")
+    if session.scalar(select(func.count()).select_from(VolumeType)) == 0:
+        session.add(VolumeType(name="__DEFAULT__", description="Default Volume Type"))
+        done.append("volume type __DEFAULT__")
     return done
 
 

@@ -128,6 +128,40 @@ def build_parser() -> argparse.ArgumentParser:
     add(hosts, "list", _later("hosts", "list_hosts"), "All hosts, and whether they are as asked.")
     one = add(hosts, "show", _later("hosts", "show_host"), "What was last seen of a host: facts, tasks, orphans.")
     one.add_argument("host")
+    one = add(
+        hosts,
+        "add",
+        _later("host_changes", "add_host"),
+        "Make a host known to the control plane, or change what is known. A second time changes nothing.",
+    )
+    one.add_argument("host", help="its name, as the API shows it")
+    one.add_argument("--role", action="append", required=True, choices=["hypervisor", "storage"], help="repeatable")
+    one.add_argument("--address", help="name or address that ssh reaches it at")
+    one.add_argument("--local", action="store_true", help="it is this machine")
+    one.add_argument("--user", default="kumo", help="the account on it (default: %(default)s, which prepare makes)")
+    one.add_argument("--zone", help="its availability zone (default: [compute] availability_zone)")
+    one.add_argument("--settings", metavar="FILE.yml", help="its own `settings` of the host document, as YAML")
+    one = add(
+        hosts,
+        "prepare",
+        _later("host_changes", "prepare_host"),
+        "Install what a host needs (packages, services, the account kumo, its root helper), by "
+        "playbooks/prepare_host.yml with your own account on the host. Guests are not touched.",
+    )
+    one.add_argument("host")
+    one.add_argument("--user", help="your account on the host, which may become root (default: as ssh chooses)")
+    one.add_argument("--ask-become-pass", action="store_true", help="ask for the password sudo wants there")
+    one.add_argument("--check", action="store_true", help="say what would change, and change nothing")
+    one = add(hosts, "enable", _later("host_changes", "enable_host"), "Place new guests and volumes on a host again.")
+    one.add_argument("host")
+    one = add(
+        hosts,
+        "disable",
+        _later("host_changes", "disable_host"),
+        "Place nothing new on a host; what is on it stays and runs.",
+    )
+    one.add_argument("host")
+    one.add_argument("--reason", required=True, help="why, for whoever looks later")
     runs = group("run", "Runs: plays against hosts.")
     one = add(runs, "list", _later("runs", "list_runs"), "The newest runs.")
     one.add_argument("--host", help="only of this host")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from .image_store import list_images, remove_image, remove_parts
-from .models import Image, Server
+from .models import Image, Server, Volume
 
 
 def remove_unneeded(database, store_dir: str) -> list[str]:
@@ -25,6 +25,11 @@ def remove_unneeded(database, store_dir: str) -> list[str]:
                 select(Server.id)
                 .where(Server.image_id == image_id, Server.built_at.is_(None), Server.gone_at.is_(None))
                 .where(Server.deleted_at.is_(None))
+                .limit(1)
+            )
+            waiting = waiting or session.scalar(
+                select(Volume.id)
+                .where(Volume.image_id == image_id, Volume.built_at.is_(None), Volume.deleted_at.is_(None))
                 .limit(1)
             )
         if row is not None and row.deleted_at is not None and waiting is None and remove_image(store_dir, image_id):

@@ -117,3 +117,48 @@ def choose_host(candidates: list[Candidate], demand: Demand, offer: Offer) -> st
         raise NoValidHost({name: reason for name, reason in reasons.items() if reason is not None})
     best = min(able, key=lambda one: (-_memory_left(one, offer), one.used_vcpus, one.name))
     return best.id
+
+
+@dataclass(frozen=True)
+class StorageCandidate:
+    """A storage host as the choice sees it; sizes in GiB, ``used_gb`` sums what is wanted of it."""
+
+    id: str
+    name: str
+    zone: str
+    enabled: bool
+    up: bool
+    backend: str
+    total_gb: int
+    used_gb: int = 0
+
+
+def explain_storage(
+    candidate: StorageCandidate, size_gb: int, percent: int, zone: str | None, backend: str | None
+) -> str | None:
+    """Why the storage host cannot take the volume; None where it can."""
+    if zone is not None and candidate.zone != zone:
+        return f"it is in the zone {candidate.zone}, not in {zone}"
+    if not candidate.enabled:
+        return "it is disabled"
+    if not candidate.up:
+        return "it is down"
+    if backend is not None and candidate.backend != backend:
+        return f"its backend is {candidate.backend}, not {backend}"
+    left = candidate.total_gb * percent // 100 - candidate.used_gb
+    if size_gb > left:
+        return f"{size_gb} GiB are needed and {max(left, 0)} are left"
+    return None
+
+
+def choose_storage(
+    candidates: list[StorageCandidate], size_gb: int, percent: int, zone: str | None = None, backend: str | None = None
+) -> str:
+    """The id of the storage host with most room left; NoValidHost with the reason for each host where none can."""
+    reasons = {one.name: explain_storage(one, size_gb, percent, zone, backend) for one in candidates}
+    able = [one for one in candidates if reasons[one.name] is None]
+    if not able:
+        raise NoValidHost(
+            {name: reason for name, reason in reasons.items() if reason} or {"": "there is no storage host"}
+        )
+    return min(able, key=lambda one: (one.used_gb - one.total_gb * percent // 100, one.name)).id

@@ -40,6 +40,7 @@ OPTIONS = [
     Option("database", "url", "str", "sqlite:////var/lib/kumo/kumo.db", "SQLAlchemy URL: SQLite or PostgreSQL."),
     Option("api", "listen", "str", "127.0.0.1:6780", "Address and port that `kumo serve` binds."),
     Option("api", "public_url", "str", "", "What clients reach it at; empty: http(s)://LISTEN."),
+    Option("api", "hosts_url", "str", "", "What hosts fetch images from; empty: public_url."),
     Option("api", "separate_ports", "bool", False, "Serve each service at its usual port instead of one address."),
     Option("api", "workers", "int", 2, "API processes."),
     Option("api", "threads", "int", 8, "Threads of each API process."),
@@ -72,6 +73,7 @@ OPTIONS = [
     Option("network", "public_masquerade", "bool", True, "NAT the external network to the machine's uplink."),
     Option("network", "public_interface", "str", "", "NIC to put under the bridge; empty: none."),
     Option("network", "default_ipv6", "bool", False, "Unused ranges of IPv6 in the default subnet pool."),
+    Option("volume", "allocation_percent", "int", 100, "Volumes offered, in percent of what a storage host has."),
     Option("worker", "runs_dir", "str", "", "Run folders (0700); empty: STATE_DIR/runs."),
     Option("worker", "ansible_dir", "str", "", "Where playbooks/, roles/ and library/ are; empty: beside web/."),
     Option("worker", "ansible_playbook", "str", "", "The executable; empty: beside this Python."),
@@ -81,6 +83,7 @@ OPTIONS = [
     Option("worker", "operation_timeout_s", "int", 600, "Seconds an operation may take before it is an ERROR."),
     Option("worker", "keep_runs", "int", 200, "Run folders and rows kept."),
     Option("worker", "parallel_runs", "int", 8, "Hosts worked on at the same time."),
+    Option("worker", "ssh_dir", "str", "/etc/kumo/ssh", "The key to hosts (id_ed25519); their keys (known_hosts)."),
     Option("worker", "host_state_dir", "str", "/var/lib/kumo/host", "Where modules keep their files on a host."),
 ]
 
@@ -121,6 +124,7 @@ def build_settings(values: dict[tuple[str, str], str] | None = None, where: str 
     settings.kumo.hostname = socket.gethostname()
     scheme = "https" if settings.api.tls_cert else "http"
     settings.api.public_url = (settings.api.public_url or f"{scheme}://{settings.api.listen}").rstrip("/")
+    settings.api.hosts_url = (settings.api.hosts_url or settings.api.public_url).rstrip("/")
     if settings.compute.virt_type not in ("auto", "kvm", "qemu"):
         raise SettingsError(f"{where}: [compute] virt_type is {settings.compute.virt_type!r}: auto, kvm or qemu")
     return settings

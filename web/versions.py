@@ -14,8 +14,8 @@ Version = tuple[int, int]
 
 # What is advertised: only versions whose behaviour is implemented and tested.
 FOREVER: Version = (999, 0)
-MINIMUM = {"compute": (2, 1)}
-MAXIMUM = {"compute": (2, 96)}
+MINIMUM = {"compute": (2, 1), "volume": (3, 0)}
+MAXIMUM = {"compute": (2, 96), "volume": (3, 44)}
 LEGACY_HEADER = {"compute": "X-OpenStack-Nova-API-Version"}
 
 
@@ -45,7 +45,7 @@ def choose_version(service: str, headers) -> Version | None:
         words = part.split()
         if len(words) == 2 and words[0].lower() == service:
             text = words[1]
-    text = text or headers.get(LEGACY_HEADER[service], "").strip()
+    text = text or headers.get(LEGACY_HEADER.get(service, ""), "").strip()
     if not text:
         return MINIMUM[service]
     if text == "latest":
@@ -64,8 +64,8 @@ def build_version_headers(service: str, version: Version | None) -> dict[str, st
     if version is None:
         return {}
     text = show_version(version)
-    return {
-        "OpenStack-API-Version": f"{service} {text}",
-        LEGACY_HEADER[service]: text,
-        "Vary": f"OpenStack-API-Version, {LEGACY_HEADER[service]}",
-    }
+    headers = {"OpenStack-API-Version": f"{service} {text}", "Vary": "OpenStack-API-Version"}
+    if service in LEGACY_HEADER:
+        headers[LEGACY_HEADER[service]] = text
+        headers["Vary"] += f", {LEGACY_HEADER[service]}"
+    return headers

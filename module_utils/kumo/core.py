@@ -17,8 +17,10 @@ from .errors import KumoError
 
 DOCUMENT_VERSION = 1
 STATE_DIR = "/var/lib/kumo/host"
-SECTIONS = ("images", "networks", "routers", "dhcp", "firewall", "metadata", "servers")
-LISTS = ("images", "networks", "routers", "security_groups", "ports", "servers")
+SECTIONS = ("images", "volumes", "exports", "networks", "routers", "dhcp", "firewall", "metadata", "servers")
+LISTS = ("images", "networks", "routers", "security_groups", "ports", "volumes", "snapshots", "servers")
+# What only a host with guests has; one that keeps volumes alone needs neither libvirt nor networks.
+HYPERVISOR_SECTIONS = ("networks", "routers", "dhcp", "firewall", "metadata", "servers")
 PARALLEL_GROUPS = 8
 # No object may hold a call for longer, whatever hangs: libvirt's own limits end at about 30 s.
 GROUP_DEADLINE_S = 60
@@ -89,6 +91,7 @@ def _parse_settings(given: dict | None) -> dict:
         "dns_domain": "kumo.internal",
         "dns_servers": [],
         "physical_networks": {},
+        "hypervisor": True,
         **(given or {}),
     }
     if settings["virt_type"] not in ("auto", "kvm", "qemu"):
@@ -133,7 +136,8 @@ def run_sections(document: dict, sections=SECTIONS, check_mode: bool = False) ->
     unknown = [name for name in sections if name not in SECTIONS]
     if unknown:
         raise KumoError(f"sections: {unknown[0]!r} is not one of {', '.join(SECTIONS)}")
-    sections = [name for name in SECTIONS if name in sections]
+    left_out = () if document["settings"]["hypervisor"] else HYPERVISOR_SECTIONS
+    sections = [name for name in SECTIONS if name in sections and name not in left_out]
     if check_mode:
         return _run(document, sections, check_mode=True)
     with files.lock(state_path(document, "lock")):
@@ -216,7 +220,8 @@ def _apply_group(apply, document: dict, actions: list[Action], failed: dict) -> 
 
 def _results(document: dict, name: str, failed: dict) -> dict:
     """{object id: {ok, error}} of one section: every row of the document, and whatever else has failed."""
-    known = {row["id"] for row in document[name]} if name in LISTS else set()
+    lists = ("volumes", "snapshots") if name == "volumes" else (name,)
+    known = {row["id"] for one in lists if one in LISTS for row in document[one]}
     known |= {object_id for section, object_id in failed if section == name}
     return {
         object_id: {"ok": (name, object_id) not in failed, "error": failed.get((name, object_id))}

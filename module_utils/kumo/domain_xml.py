@@ -20,8 +20,13 @@ MACHINE = "pc"
 ElementTree.register_namespace("kumo", names.METADATA_XMLNS)
 
 
-def build_domain(server: dict, nics: list[dict], directory: Path, base: dict, virt_type: str) -> ElementTree.Element:
-    """The tree of a server: ``nics`` as build_nics gives them, ``base`` {path, driver} the image under its disk."""
+def build_domain(
+    server: dict, nics: list[dict], directory: Path, base: dict | None, virt_type: str
+) -> ElementTree.Element:
+    """The tree of a server: ``nics`` as build_nics gives them, ``base`` {path, driver} the image under its disk.
+
+    Without a ``base`` the root disk is the volume among ``server["volumes"]`` that says so.
+    """
     domain = ElementTree.Element("domain", type=virt_type)
     _add(domain, "name", text=names.build_domain_name(server["id"]))
     _add(domain, "uuid", text=server["id"])
@@ -43,7 +48,10 @@ def build_domain(server: dict, nics: list[dict], directory: Path, base: dict, vi
     _add(domain, "on_crash", text="destroy")
     devices = _add(domain, "devices")
     _add(devices, "emulator", text=EMULATOR)
-    _add_disk(devices, directory / "disk", base)
+    if base is not None:
+        _add_disk(devices, directory / "disk", base)
+    for volume in sorted(server.get("volumes") or [], key=lambda one: one["boot_index"] != 0):
+        devices.append(build_volume_disk(volume))
     for nic in nics:
         devices.append(build_interface(nic))
     _add(devices, "controller", type="usb", model="none")
@@ -102,6 +110,41 @@ def build_interface(nic: dict) -> ElementTree.Element:
     return interface
 
 
+def build_volume_disk(volume: dict) -> ElementTree.Element:
+    """One volume's element, for the domain or for attaching it to a running guest."""
+    disk = ElementTree.Element("disk", type="network", device="disk")
+    _add(disk, "driver", name="qemu", type="raw", cache="none", discard="unmap")
+    source = _add(disk, "source", protocol="iscsi", name=f"{volume['iqn']}/{volume['lun']}")
+    address, _, port = volume["portal"].rpartition(":")
+    _add(source, "host", name=address.strip("[]"), port=port)
+    auth = _add(source, "auth", username=volume["username"])
+    _add(auth, "secret", type="iscsi", uuid=volume["attachment"])
+    _add(disk, "target", dev=volume["device"], bus="virtio")
+    if volume["read_only"]:
+        _add(disk, "readonly")
+    _add(disk, "serial", text=volume["volume"])
+    return disk
+
+
+def build_secret(attachment: str) -> str:
+    """The XML of an attachment's secret: in memory only, and never told to anybody but QEMU."""
+    secret = ElementTree.Element("secret", ephemeral="yes", private="yes")
+    _add(secret, "uuid", text=attachment)
+    _add(_add(secret, "usage", type="iscsi"), "target", text=f"{names.PREFIX}{attachment}")
+    return build_text(secret)
+
+
+def parse_attachment(disk: ElementTree.Element) -> str | None:
+    """The attachment that a disk is of; None where it is no volume."""
+    return _get(disk, "source/auth/secret", "uuid") if disk.get("type") == "network" else None
+
+
+def parse_volumes(domain: ElementTree.Element) -> dict[str, str]:
+    """{attachment id: device} of a domain's disks that are volumes."""
+    found = {parse_attachment(disk): _get(disk, "target", "dev") for disk in domain.findall("devices/disk")}
+    return {attachment: device for attachment, device in found.items() if attachment}
+
+
 def build_text(element: ElementTree.Element) -> str:
     """The XML text of a tree."""
     return ElementTree.tostring(element, encoding="unicode")
@@ -148,6 +191,18 @@ def parse_live_nics(text: str) -> list[dict]:
 
 
 def _parse_disk(disk: ElementTree.Element) -> dict:
+    if disk.get("type") == "network":
+        return {
+            "attachment": parse_attachment(disk),
+            "name": _get(disk, "source", "name"),
+            "host": _get(disk, "source/host", "name"),
+            "port": _get(disk, "source/host", "port"),
+            "user": _get(disk, "source/auth", "username"),
+            "target": _get(disk, "target", "dev"),
+            "driver": _get(disk, "driver", "type"),
+            "read_only": disk.find("readonly") is not None,
+            "serial": disk.findtext("serial"),
+        }
     return {
         "device": disk.get("device"),
         "driver": _get(disk, "driver", "type"),

@@ -9,7 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
-from . import disks, domain_xml, files, images, libvirt_connection, probe
+from . import disks, domain_xml, files, guest_volumes, images, libvirt_connection, probe
 from .core import state_path
 from .deadlines import run_with_deadline
 from .errors import KumoError
@@ -35,6 +35,7 @@ def build_kept(server: dict) -> dict:
         "pressed_at": None,
         "rebooting": None,
         "disk": None,
+        "volume_errors": {},
     }
 
 
@@ -63,14 +64,15 @@ def apply_create(document: dict, server: dict) -> None:
     """Directory, disk, state and definition: whatever of them is missing."""
     directory = build_directory(document, server["id"])
     kept = read_kept(document, server["id"])
-    if kept and not (directory / "disk").exists():
+    local = guest_volumes.has_local_root(server)
+    if kept and local and not (directory / "disk").exists():
         raise KumoError(
             f"the disk of server {server['id']} is gone from {directory}; it is not made anew over lost data"
         )
     for path in (directory.parent, directory):
         path.mkdir(mode=0o711, parents=True, exist_ok=True)
     if kept is None:
-        kept = {**build_kept(server), "disk": disks.apply_disk(document, server, directory)}
+        kept = {**build_kept(server), "disk": disks.apply_disk(document, server, directory) if local else None}
         files.apply_json(directory / "state.json", kept)
     _define(document, server, kept)
 
@@ -165,6 +167,33 @@ def apply_update_port(document: dict, server: dict, nic: dict) -> None:
             call(sentence, domain.updateDeviceFlags, domain_xml.build_text(found), libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
+def apply_attach_volume(document: dict, server: dict, attachment: str) -> None:
+    """Plug a volume in; what goes wrong is the attachment's error, and the guest goes on without."""
+    _note_volume(document, server, attachment, guest_volumes.apply_attach)
+
+
+def apply_detach_volume(document: dict, server: dict, attachment: str) -> None:
+    """Ask the guest to let go of a volume."""
+    _note_volume(document, server, attachment, guest_volumes.apply_detach)
+
+
+def apply_resize_volume(document: dict, server: dict, attachment: str) -> None:
+    """Tell the guest how large its volume is now."""
+    _note_volume(document, server, attachment, guest_volumes.apply_resize)
+
+
+def _note_volume(document: dict, server: dict, attachment: str, apply) -> None:
+    errors = dict(_get_kept(document, server)["volume_errors"])
+    before = dict(errors)
+    try:
+        apply(_find(server), server, attachment)
+        errors.pop(attachment, None)
+    except KumoError as error:
+        errors[attachment] = str(error)
+    if errors != before:
+        _store(document, server, {"volume_errors": errors})
+
+
 def apply_remove(document: dict, server_id: str) -> None:
     """Guest, definition and files; nothing is an error for being gone already."""
     domain = libvirt_connection.find_domain(server_id)
@@ -199,10 +228,15 @@ VERBS = {
     "attach_port": apply_attach_port,
     "detach_port": apply_detach_port,
     "update_port": apply_update_port,
+    "attach_volume": apply_attach_volume,
+    "detach_volume": apply_detach_volume,
+    "resize_volume": apply_resize_volume,
 }
 
 
 def _build_tree(document: dict, server: dict, nics: list[dict], kept: dict, virt_type: str):
+    if not guest_volumes.has_local_root(server):
+        return domain_xml.build_domain(server, nics, build_directory(document, server["id"]), None, virt_type)
     below = kept["disk"] or {"image": server["image"], "driver": "qcow2"}
     base = {"path": str(images.build_image_path(document, below["image"])), "driver": below["driver"]}
     return domain_xml.build_domain(server, nics, build_directory(document, server["id"]), base, virt_type)
@@ -222,13 +256,14 @@ def _define(document: dict, server: dict, kept: dict):
 
 def _start(document: dict, server: dict, domain) -> None:
     try:
-        domain.create()
+        with guest_volumes.secrets(server["volumes"]):
+            domain.create()
     except libvirt.libvirtError as error:
         seen = libvirt_connection.read_state(domain)
         if not seen or seen[0] != "running":  # somebody else may have started it meanwhile: that is as wanted
             raise KumoError(f"server {server['id']} cannot be started: {error}") from None
     kept = build_kept(server)
-    del kept["disk"]
+    del kept["disk"], kept["volume_errors"]
     _store(document, server, kept)
 
 

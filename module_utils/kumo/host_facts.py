@@ -20,7 +20,19 @@ _cpu: dict = {}
 
 
 def read_host(document: dict, connection, running: int, virt_type: str | None) -> dict:
-    """The ``host`` part of the observed state; sizes in MiB and GiB, ``host_time`` in ISO 8601 (UTC)."""
+    """The ``host`` part of the observed state of a hypervisor: read_machine's, and what libvirt tells."""
+    return {
+        **read_machine(document),
+        "hypervisor_type": "QEMU",
+        "hypervisor_version": call("the hypervisor's version cannot be read", connection.getVersion),
+        "virt_type": virt_type,
+        "cpu_info": _read_cpu(connection),
+        "running_vms": running,
+    }
+
+
+def read_machine(document: dict) -> dict:
+    """What any host tells of itself; sizes in MiB and GiB, ``host_time`` in ISO 8601 (UTC)."""
     memory = _read_meminfo()
     place = state_path(document)
     while not place.exists():
@@ -33,11 +45,6 @@ def read_host(document: dict, connection, running: int, virt_type: str | None) -
         "memory_free_mb": memory["MemAvailable"] // 1024,
         "disk_gb": room.f_blocks * room.f_frsize // GIB,
         "disk_free_gb": room.f_bavail * room.f_frsize // GIB,
-        "hypervisor_type": "QEMU",
-        "hypervisor_version": call("the hypervisor's version cannot be read", connection.getVersion),
-        "virt_type": virt_type,
-        "cpu_info": _read_cpu(connection),
-        "running_vms": running,
         "uptime_s": int(float(Path("/proc/uptime").read_text().split()[0])),
         "load": [round(value, 2) for value in os.getloadavg()],
         "host_time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

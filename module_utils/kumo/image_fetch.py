@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,6 +20,8 @@ from .errors import KumoError
 CHUNK = 1 << 20
 TIMEOUT_S = 30
 CHECKSUMS = {"md5": 32, "sha256": 64, "sha512": 128}
+# Directories that an image may be copied from; None: any. The root helper sets what its allow-list has.
+ALLOWED: tuple | None = None
 
 
 def check_image(image: dict) -> None:
@@ -71,10 +74,12 @@ def apply_fetch(directory: Path, image: dict, progress) -> None:
 def _copy(source: Path, stream, where: str, progress) -> None:
     """Copy a file, by reference or inside the kernel where the file system can."""
     try:
-        origin = open(source, "rb")  # noqa: SIM115
+        # A pipe in a file's place must not hold the task.
+        origin = open(source, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))  # noqa: SIM115
     except OSError as error:
         raise KumoError(f"{where}: {source} cannot be read: {error.strerror}") from None
     with origin:
+        _check_origin(origin.fileno(), where, source)
         total, done = os.fstat(origin.fileno()).st_size, 0
         while done < total:
             try:
@@ -87,6 +92,16 @@ def _copy(source: Path, stream, where: str, progress) -> None:
                 break
             done += count
             progress(done, total)
+
+
+def _check_origin(descriptor: int, where: str, source: Path) -> None:
+    """Where only some directories are allowed, the open file itself must be in one, whatever links led to it."""
+    if ALLOWED is None:
+        return
+    real = os.readlink(f"/proc/self/fd/{descriptor}")
+    below = any(real.startswith(directory.rstrip("/") + "/") for directory in ALLOWED)
+    if not below or not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise KumoError(f"{where}: {source} leads to {real}, which this host's allow-list does not have")
 
 
 def _copy_by_hand(origin: int, target: int, offset: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from . import guest_volumes
 from .core import UUID
 from .errors import KumoError
 
@@ -21,6 +22,7 @@ DEFAULTS = {
     "root_gb": 0,
     "image": None,
     "ports": [],
+    "volumes": [],
     "console": None,
 }
 
@@ -48,7 +50,10 @@ def parse_server(row: dict) -> dict:
     for name in ("reboot", "start"):
         check(_is_number(server[name]["wanted"], 0), f"{name}.wanted", "must be a number from 0")
     check(isinstance(server["stop"]["graceful"], bool), "stop.graceful", "must be true or false")
-    check(_is_uuid(server["image"]), "image", f"is {server['image']!r}; it must be an image's UUID")
+    check(isinstance(server["volumes"], list), "volumes", "must be a list")
+    server["volumes"] = guest_volumes.parse_volumes(server["volumes"], row["id"])
+    needs_image = guest_volumes.has_local_root(server)
+    check(not needs_image or _is_uuid(server["image"]), "image", f"is {server['image']!r}; it must be an image's UUID")
     check(isinstance(server["ports"], list) and all(map(_is_uuid, server["ports"])), "ports", "must be a list of UUIDs")
     return server
 

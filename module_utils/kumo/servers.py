@@ -13,7 +13,19 @@ import os
 import time
 from pathlib import Path
 
-from . import console, domain_xml, files, guests, host_facts, images, libvirt_connection, names, probe, tasks
+from . import (
+    console,
+    domain_xml,
+    files,
+    guest_volumes,
+    guests,
+    host_facts,
+    images,
+    libvirt_connection,
+    names,
+    probe,
+    tasks,
+)
 from .core import Action, state_path
 from .errors import KumoError
 from .server_rows import parse_server
@@ -58,6 +70,8 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
         "reason": "",
         "owned": None,
         "nics": None,
+        "volumes": None,
+        "defined_volumes": [],
         "files": here,
         "disk": here and (directory / "disk").exists(),
         "kept": guests.read_kept(document, server["id"]) if here else None,
@@ -75,10 +89,13 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
     if text is None:
         return seen
     seen.update(defined=True, state=state[0], reason=state[1])
-    seen["owned"] = domain_xml.parse_owned(domain_xml.parse_xml(text))
+    tree = domain_xml.parse_xml(text)
+    seen["owned"] = domain_xml.parse_owned(tree)
+    seen["defined_volumes"] = sorted(domain_xml.parse_volumes(tree))
     if state[0] == "running":
         live = libvirt_connection.read_xml(domain, inactive=False)
         seen["nics"] = domain_xml.parse_live_nics(live) if live else None
+        seen["volumes"] = guest_volumes.find_live(domain, live) if live else None
     return seen
 
 
@@ -115,8 +132,9 @@ def _plan_server(document: dict, server: dict, seen: dict, observed: dict) -> li
     nics = domain_xml.build_nics(document, server)
     verbs: list[tuple] = []
     kept = seen["kept"]
-    if not seen["defined"] or kept is None or not seen["disk"]:
-        if seen["fetching"] and not seen["disk"]:
+    has_disk = seen["disk"] or not guest_volumes.has_local_root(server)
+    if not seen["defined"] or kept is None or not has_disk:
+        if seen["fetching"] and not has_disk:
             return []  # pending: the run that finds the image goes on
         verbs.append(("create", {}, "", _text(_build_outline(server, nics))))
         kept = kept or guests.build_kept(server)
@@ -129,6 +147,7 @@ def _plan_server(document: dict, server: dict, seen: dict, observed: dict) -> li
             texts = [_text({name: side[name] for name in changed}) for side in (have, wanted)]
             verbs.append(("redefine", {}, *texts))
         verbs += _plan_live_nics(nics, seen["nics"])
+        verbs += guest_volumes.plan_live(server["volumes"], seen["volumes"])
     power = _plan_on if server["power"] == "on" else _plan_off
     verbs += power(document, server, seen, kept, observed["_now"])
     needs = _build_requires(server, nics)
@@ -145,7 +164,7 @@ STARTING = {"create", "start", "reboot_hard", "attach_port"}
 
 def _build_requires(server: dict, nics: list[dict]) -> tuple:
     """A guest is not started on a network that failed, nor with a firewall that is not the wanted one."""
-    needed = [("images", server["image"])]
+    needed = [("images", server["image"])] if server["image"] else []
     needed += [("networks", network) for network in sorted({nic["network"] for nic in nics})]
     needed += [("firewall", "host")] if nics else []
     needed += [("firewall", nic["port"]) for nic in nics]
@@ -277,6 +296,8 @@ def report_servers(document: dict, observed: dict) -> dict:
             "start_done": kept.get("start_done", 0),
             "stop_pending": seen["state"] == "running" and kept.get("stopping_since") is not None,
             "ports": [port for port in row.get("ports") or [] if port in up],
+            "volumes": sorted(seen["volumes"]) if seen["volumes"] is not None else seen["defined_volumes"],
+            "volume_errors": kept.get("volume_errors") or {},
             "console": seen["console"],
         }
     ports = {
@@ -299,4 +320,6 @@ def _is_pending(row: dict, seen: dict, kept: dict) -> bool:
         return seen["fetching"]
     if seen["state"] != "running":
         return kept.get("rebooting") is not None
+    if set(seen["volumes"] or ()) - {volume["attachment"] for volume in row.get("volumes") or []}:
+        return True  # the guest has been asked to let go of a volume, and has not yet
     return kept.get("stopping_since") is not None or kept.get("rebooting") is not None

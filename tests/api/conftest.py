@@ -46,12 +46,13 @@ class Cloud:
         return self._tokens[user]
 
     def call(self, method: str, path: str, body=None, user: str | None = "demo", version: str | None = None, **options):
-        """Flask's test response to a request as ``user`` (None: no token), at a compute microversion."""
+        """Flask's test response to a request as ``user`` (None: no token), at a microversion of its service."""
         headers = dict(options.pop("headers", {}))
         if user is not None:
             headers.setdefault("X-Auth-Token", self.login(user))
         if version is not None:
-            headers["OpenStack-API-Version"] = f"compute {version}"
+            name = "volume" if path.startswith("/volume") else "compute"
+            headers["OpenStack-API-Version"] = f"{name} {version}"
         if body is not None:
             options["data"] = body if isinstance(body, str | bytes) else json.dumps(body)
             headers.setdefault("Content-Type", "application/json")
@@ -166,6 +167,7 @@ def cloud(settings, database):
                 "running_vms": 0,
                 "uptime_s": 1000,
                 "load": [0.1, 0.1, 0.1],
+                "storage": {"backend": "file", "total_gb": 100, "free_gb": 90, "snapshot_in_use": False},
             }
         }
     return Cloud(settings, database)

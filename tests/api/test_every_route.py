@@ -10,6 +10,7 @@ import pytest
 from web import policy
 from web.auth import TokenKeys
 from web.resources import SERVICES
+from web.versions import MINIMUM, show_version
 
 ROUTES = [(service, route) for service in SERVICES for route in service.routes]
 GUARDED = [(service, route) for service, route in ROUTES if route.permission is not None]
@@ -35,9 +36,10 @@ def _body(route) -> dict | None:
 
 
 def _version(service, route) -> str | None:
-    if service.name != "compute":
+    lowest = MINIMUM.get(service.name)
+    if lowest is None:
         return None
-    return "2.1" if route.since == "0.0" else route.since
+    return show_version(lowest) if route.since == "0.0" else route.since
 
 
 def test_every_route_has_a_permission_that_exists():

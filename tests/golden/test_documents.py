@@ -43,7 +43,7 @@ def base(**more) -> dict:
 
 
 def make_host() -> Host:
-    return Host(id=uid(1), name="node1", zone="nova", generation=7, settings={})
+    return Host(id=uid(1), name="node1", zone="nova", roles=["hypervisor"], generation=7, settings={})
 
 
 def make_server(number: int, **more) -> Server:

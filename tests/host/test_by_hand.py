@@ -21,6 +21,7 @@ def test_the_example_is_understood_in_check_mode_and_changes_nothing(libvirt_hos
     done = subprocess.run(
         [
             str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(EXAMPLE), "--limit", "compute1",
+            "-e", "ansible_connection=local",
             "--check", "--diff", str(ROOT / "playbooks" / "apply_host.yml"),
         ],
         cwd=ROOT, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, check=False,

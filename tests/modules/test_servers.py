@@ -42,7 +42,7 @@ def build(row=(), seen=(), kept=()):
     nics = servers.domain_xml.build_nics(document, server)
     here = {"defined": True, "state": "running", "reason": "", "files": True, "disk": True, "kept": state}
     here |= {"owned": guests.build_owned(document, server, nics, state, "qemu"), "nics": None}
-    here |= {"console": None, "fetching": False}
+    here |= {"console": None, "fetching": False, "volumes": None, "defined_volumes": []}
     observed = {"_now": NOW, "_virt_type": "qemu", "_taps": [], "_orphans": {"domains": [], "disks": []}, "_host": {}}
     return document, {**observed, S: {**here, **dict(seen)}}
 
@@ -204,6 +204,8 @@ def test_report():
         "start_done": 0,
         "stop_pending": True,
         "ports": [P],
+        "volumes": [],
+        "volume_errors": {},
         "console": {"seq": 2, "text": "hi"},
     }
     assert report["ports"] == {P: {"state": "active"}}

@@ -45,13 +45,13 @@ def find_fault(path: Path, name: str) -> str | None:
         return "desired imports models only"
     if where.startswith("web/resources/"):
         if _is(name, "web.desired", "web.reconcile") and not (
-            name == "web.reconcile" or _is(name, "web.reconcile.status")
+            name == "web.reconcile" or _is(name, "web.reconcile.status", "web.reconcile.volume_status")
         ):
             return "resources import models, the scheduler and reconcile.status"
         service = where.split("/")[2]
         if _is(name, "web.resources") and not where.endswith("resources/__init__.py"):
             target = name.split(".")[2:3]
-            if target and target[0] in ("identity", "compute", "image", "network") and target[0] != service:
+            if target and target[0] in ("identity", "compute", "image", "network", "volume") and target[0] != service:
                 return "services do not import each other's resources"
     return None
 

@@ -30,6 +30,7 @@ def list_hosts(args, settings) -> int:
         rows = [
             (
                 host.name,
+                ",".join(host.roles),
                 host.zone,
                 "enabled" if host.enabled else "disabled",
                 f"{host.observed_generation}/{host.generation}",
@@ -38,7 +39,7 @@ def list_hosts(args, settings) -> int:
             )
             for host in session.scalars(select(Host).order_by(Host.name))
         ]
-    print(show_table(("HOST", "ZONE", "STATE", "SEEN/WANTED", "SEEN AT", "ERROR"), rows))
+    print(show_table(("HOST", "ROLES", "ZONE", "STATE", "SEEN/WANTED", "SEEN AT", "ERROR"), rows))
     return 0
 
 
@@ -50,8 +51,12 @@ def show_host(args, settings) -> int:
     host, _ = found
     seen = {
         "host": host.name,
+        "roles": list(host.roles),
         "zone": host.zone,
         "enabled": host.enabled,
+        "disabled_reason": host.disabled_reason,
+        "connection": dict(host.connection),
+        "settings": dict(host.settings or {}),
         "generation": host.generation,
         "observed_generation": host.observed_generation,
         "observed_at": show_time(host.observed_at),

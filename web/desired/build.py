@@ -6,6 +6,7 @@ from .networks import build_networks, build_routers
 from .rows import Rows
 from .security import build_ports, build_security_groups
 from .servers import build_images, build_servers
+from .volumes import build_snapshots, build_volumes
 
 DOCUMENT_VERSION = 1
 
@@ -19,7 +20,9 @@ def build_settings(rows: Rows, settings) -> dict:
         "masquerade": network.public_masquerade,
         "interface": network.public_interface or None,
     }
+    roles = {} if "hypervisor" in rows.host.roles else {"hypervisor": False}
     return {
+        **roles,
         "state_dir": settings.worker.host_state_dir,
         "virt_type": settings.compute.virt_type,
         "stop_timeout_s": settings.compute.stop_timeout_s,
@@ -32,6 +35,9 @@ def build_settings(rows: Rows, settings) -> dict:
 
 def build_document(rows: Rows, settings, fence: int = 0) -> dict:
     """The host's complete document (docs/host-document.md)."""
+    storage = {}
+    if "storage" in rows.host.roles:
+        storage = {"volumes": build_volumes(rows), "snapshots": build_snapshots(rows)}
     return {
         "version": DOCUMENT_VERSION,
         "host": rows.host.name,
@@ -43,5 +49,6 @@ def build_document(rows: Rows, settings, fence: int = 0) -> dict:
         "routers": build_routers(rows),
         "security_groups": build_security_groups(rows),
         "ports": build_ports(rows),
+        **storage,
         "servers": build_servers(rows),
     }

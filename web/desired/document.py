@@ -57,6 +57,7 @@ SETTINGS = _object(
                 ),
             },
         ),
+        "hypervisor": _said("false: no guests here, and none of what they need.", BOOL),
         "tunnel_address": _said("The host's own address between hosts: where VXLAN packets for it go.", _or_null(TEXT)),
         "storage": _said(
             "A storage host's backend; null: no volumes here.",
@@ -69,16 +70,17 @@ SETTINGS = _object(
                         "directory": _said("Of the backend file.", TEXT),
                         "volume_group": _said("Of the backend lvm.", TEXT),
                         "thin_pool": _said("Of the backend lvm.", TEXT),
+                        "control_port": _said("tgtd's, where there is more than one.", WHOLE),
                         "max_percent": _said("No creation while the pool's data or metadata are fuller.", WHOLE),
                     },
-                    optional=("directory", "volume_group", "thin_pool", "max_percent"),
+                    optional=("directory", "volume_group", "thin_pool", "control_port", "max_percent"),
                 )
             ),
         ),
     },
     optional=(
-        "state_dir", "virt_type", "stop_timeout_s", "dns_domain", "dns_servers", "physical_networks", "tunnel_address",
-        "storage",
+        "state_dir", "virt_type", "stop_timeout_s", "dns_domain", "dns_servers", "physical_networks", "hypervisor",
+        "tunnel_address", "storage",
     ),
 )  # fmt: skip
 IMAGE = _object(

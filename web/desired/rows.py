@@ -11,7 +11,21 @@ from dataclasses import dataclass, field
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, selectinload
 
-from ..models import FloatingIP, Host, Image, Network, Port, PortSecurityGroup, Router, SecurityGroup, Server, Subnet
+from ..models import (
+    FloatingIP,
+    Host,
+    Image,
+    Network,
+    Port,
+    PortSecurityGroup,
+    Router,
+    SecurityGroup,
+    Server,
+    Snapshot,
+    Subnet,
+    Volume,
+    VolumeAttachment,
+)
 from ..models.networks import DHCP, ROUTER_GATEWAY, ROUTER_INTERFACE
 
 
@@ -31,6 +45,11 @@ class Rows:
     floating_ips: list[FloatingIP] = field(default_factory=list)
     groups: list[SecurityGroup] = field(default_factory=list)
     group_addresses: dict[str, list[str]] = field(default_factory=dict)  # of groups that rules name
+    volumes: list[Volume] = field(default_factory=list)  # kept by this host
+    snapshots: list[Snapshot] = field(default_factory=list)
+    attachments: list[VolumeAttachment] = field(default_factory=list)  # of those volumes
+    whole: set[str] = field(default_factory=set)  # ids of those volumes and snapshots that were seen whole
+    server_volumes: dict[str, list] = field(default_factory=dict)  # server id: [(attachment, volume)]
 
 
 def _sorted(session: Session, statement) -> list:
@@ -41,7 +60,9 @@ def read_rows(session: Session, host: Host) -> Rows:
     """All that the document of ``host`` depends on."""
     rows = Rows(host)
     rows.servers = _sorted(session, select(Server).where(Server.host_id == host.id, Server.gone_at.is_(None)))
+    _read_volumes(session, rows)
     image_ids = {s.image_id for s in rows.servers if s.image_id and s.deleted_at is None}
+    image_ids |= {v.image_id for v in rows.volumes if v.image_id and v.deleted_at is None and v.built_at is None}
     rows.images = _sorted(session, select(Image).where(Image.id.in_(image_ids))) if image_ids else []
     # A tombstone keeps its ports until the guest is seen gone: no guest runs without its firewall.
     server_ids = {server.id for server in rows.servers}
@@ -54,6 +75,33 @@ def read_rows(session: Session, host: Host) -> Rows:
     _read_networks(session, rows, port_options)
     _read_groups(session, rows)
     return rows
+
+
+def _read_volumes(session: Session, rows: Rows) -> None:
+    host = rows.host
+    if "storage" in host.roles:
+        rows.volumes = _sorted(session, select(Volume).where(Volume.host_id == host.id, Volume.gone_at.is_(None)))
+        rows.snapshots = _sorted(
+            session, select(Snapshot).where(Snapshot.host_id == host.id, Snapshot.gone_at.is_(None))
+        )
+        rows.attachments = _sorted(
+            session,
+            select(VolumeAttachment).join(Volume, Volume.id == VolumeAttachment.volume_id).where(
+                Volume.host_id == host.id
+            ),
+        )  # fmt: skip
+        rows.whole = {row.id for row in [*rows.volumes, *rows.snapshots] if row.built_at and row.deleted_at is None}
+    server_ids = [server.id for server in rows.servers]
+    if not server_ids:
+        return
+    pairs = session.execute(
+        select(VolumeAttachment, Volume)
+        .join(Volume, Volume.id == VolumeAttachment.volume_id)
+        .where(VolumeAttachment.server_id.in_(server_ids))
+        .order_by(VolumeAttachment.id)
+    )
+    for attachment, volume in pairs:
+        rows.server_volumes.setdefault(attachment.server_id, []).append((attachment, volume))
 
 
 def _read_networks(session: Session, rows: Rows, port_options) -> None:

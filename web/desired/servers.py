@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import netaddr
 
+from ..models.host_images import build_source
 from .rows import Rows
+from .volumes import build_attached, lacks_volumes
 
 
 def build_images(rows: Rows, settings) -> list[dict]:
@@ -18,7 +20,7 @@ def build_images(rows: Rows, settings) -> list[dict]:
             "size": image.size,
             "disk_format": image.disk_format,
             "virtual_size": image.virtual_size or image.size,
-            "source": {"path": f"{settings.image.store_dir}/{image.id}"},
+            "source": build_source(rows.host, image.id, settings),
         }
         for image in rows.images
     ]
@@ -62,6 +64,9 @@ def build_servers(rows: Rows) -> list[dict]:
         if server.deleted_at is not None:
             documents.append({"id": server.id, "project_id": server.project_id, "wanted": "absent"})
             continue
+        if lacks_volumes(rows, server):
+            continue  # its guest is made once all its disks are there
+        volumes = build_attached(rows, server)
         ports = sorted(
             (port for port in rows.ports if port.device_id == server.id), key=lambda port: (port.device_index, port.id)
         )
@@ -83,6 +88,7 @@ def build_servers(rows: Rows) -> list[dict]:
                 "root_gb": server.flavor["disk_gb"],
                 "image": server.image_id,
                 "ports": [port.id for port in ports],
+                **({"volumes": volumes} if volumes else {}),
                 "console": console,
                 "metadata": _build_metadata(rows, server, ports),
             }

@@ -25,6 +25,10 @@ DEFAULTS = {
     "security_group": 10,
     "security_group_rule": 100,
     "image": 100,
+    "volumes": 10,
+    "snapshots": 10,
+    "gigabytes": 1000,
+    "per_volume_gigabytes": -1,
 }
 
 

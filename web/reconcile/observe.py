@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session, selectinload
 from ..allocation import release_port
 from ..models import ConsoleLog, FloatingIP, Host, HostRequest, Port, Router, Run, Server, ServerAction, now, touch
 from ..models.reach import touch_port
+from .observe_attachments import end_attachments, store_attachments
+from .observe_volumes import store_volumes
 from .run import Outcome
 from .status import has_converged, refresh_status
 
@@ -45,7 +47,10 @@ def store_outcome(session: Session, settings, run: Run, document: dict, outcome:
         host.error = outcome.error
         retry_s = min(2 ** min(host.failures - 1, 10), MAX_BACKOFF_S)
     _apply_deadlines(session, settings, host, document)
-    if host.generation == run.generation:  # else a request came in meanwhile and the host is due at once
+    session.flush()
+    session.refresh(host, ["generation"])
+    # Else a request came in meanwhile, or what was just seen has changed the document: the host is due at once.
+    if host.generation == run.generation:
         host.next_run_at = now() + timedelta(seconds=retry_s)
     return True
 
@@ -74,6 +79,10 @@ def _store_observed(session: Session, settings, host: Host, document: dict, resu
         if server.gone_at is not None and server.observed_at == host.observed_at:
             failures.append(0)  # what it used (bridges, chains) can go in the next run
     _store_network(session, observed)
+    store_attachments(session, document, result)
+    volumes_wait_s = store_volumes(session, host, document, result)
+    if volumes_wait_s is not None:
+        failures.append(volumes_wait_s)
     return min(failures)
 
 
@@ -160,6 +169,7 @@ def _store_gone(session: Session, server: Server) -> None:
         else:
             touch_port(session, port)
             port.device_id, port.device_owner, port.host_id, port.observed_state = "", "", None, None
+    end_attachments(session, server)
     touch(session, server.host_id)
 
 

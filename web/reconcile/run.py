@@ -54,6 +54,19 @@ def mark_unsafe(value):
     return value
 
 
+def build_connection(settings, connection: dict) -> dict:
+    """A host's connection with what every host over ssh has: known by the keys its operator collected, never asked."""
+    if connection.get("ansible_connection", "ssh") != "ssh":
+        return connection
+    # ansible_runner turns the check off by an environment variable of its own; a host's variable has the last word.
+    connection = {"ansible_host_key_checking": True, **connection}
+    if "ansible_ssh_common_args" in connection:
+        return connection
+    known = f"{settings.worker.ssh_dir}/known_hosts"
+    options = ("BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes", f"UserKnownHostsFile={known}")
+    return {**connection, "ansible_ssh_common_args": " ".join(f"-o {option}" for option in options)}
+
+
 def build_inventory(name: str, connection: dict, document: dict) -> str:
     """An Ansible inventory (YAML) of one host with its document."""
     variables = {**connection, "kumo_document": mark_unsafe(document)}
@@ -87,7 +100,7 @@ def run_folder(settings, host_name: str, connection: dict, document: dict):
         inventory = folder / "inventory"
         inventory.mkdir(mode=0o700)
         with open(os.open(inventory / "hosts.yml", os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as stream:
-            stream.write(build_inventory(host_name, connection, document))
+            stream.write(build_inventory(host_name, build_connection(settings, connection), document))
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

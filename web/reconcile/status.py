@@ -52,6 +52,8 @@ ALLOWED: dict[str, tuple] = {
     "get_console_output": (("active", "stopped", "paused", "suspended", "error"), ANY),
     "add_security_group": (("active", "stopped", "paused", "suspended"), ANY),
     "remove_security_group": (("active", "stopped", "paused", "suspended"), ANY),
+    "attach_volume": (("active", "stopped", "paused", "suspended"), ANY),
+    "detach_volume": (("active", "stopped", "paused", "suspended"), ANY),
     "add_floating_ip": (("active", "stopped", "paused", "suspended"), ANY),
 }
 

@@ -8,5 +8,6 @@ from .compute import SERVICE as COMPUTE
 from .identity import SERVICE as IDENTITY
 from .image import SERVICE as IMAGE
 from .network import SERVICE as NETWORK
+from .volume import SERVICE as VOLUME
 
-SERVICES = [IDENTITY, COMPUTE, IMAGE, NETWORK]
+SERVICES = [IDENTITY, COMPUTE, IMAGE, NETWORK, VOLUME]

@@ -72,11 +72,8 @@ def read_flavor(ctx: Context, flavor_ref: object) -> Flavor:
     return flavor
 
 
-def read_image(ctx: Context, body: dict, flavor: Flavor) -> Image:
-    """The image to boot: active, the project's to see, and not too large for the flavor."""
-    image_id = _choose_image(body)
-    if not image_id:
-        raise BadRequest("Invalid imageRef provided. An image is needed: servers on volumes are not offered yet.")
+def read_image(ctx: Context, image_id: str, flavor: Flavor, on_volume: bool = False) -> Image:
+    """The image to boot: active, the project's to see, and not too large for the flavor's own disk."""
     image = ctx.session.get(Image, image_id)
     seen = image is not None and image.deleted_at is None and image.status != "deleted"
     if seen and not ctx.is_admin and image.project_id != ctx.project_id:
@@ -94,7 +91,7 @@ def read_image(ctx: Context, body: dict, flavor: Flavor) -> Image:
             f"Flavor's memory is too small for requested image. Flavor memory is {flavor.ram_mb} MB, "
             f"image needs {image.min_ram} MB."
         )
-    if flavor.disk_gb:
+    if flavor.disk_gb and not on_volume:
         needed = max(image.min_disk * GIB, image.virtual_size or image.size or 0)
         if needed > flavor.disk_gb * GIB:
             raise BadRequest(
@@ -102,26 +99,6 @@ def read_image(ctx: Context, body: dict, flavor: Flavor) -> Image:
                 f"image is {needed} bytes."
             )
     return image
-
-
-def _choose_image(body: dict) -> str | None:
-    """imageRef, or the image of the one block device mapping that is offered: an image onto the local root."""
-    reference = body.get("imageRef") or None
-    mappings = body.get("block_device_mapping_v2") or []
-    if body.get("block_device_mapping"):
-        raise invalid("block_device_mapping", body["block_device_mapping"], "Volumes are not offered yet.")
-    for index, mapping in enumerate(mappings):
-        where = f"block_device_mapping_v2/{index}"
-        kinds = (mapping.get("source_type"), mapping.get("destination_type", "local"))
-        first = str(mapping.get("boot_index", 0)) == "0"
-        if index or kinds != ("image", "local") or not first or not isinstance(mapping.get("uuid"), str):
-            raise invalid(where, mapping, "Only one image onto the local root disk is offered yet: volumes come later.")
-        if mapping.get("volume_size"):
-            raise invalid(f"{where}/volume_size", mapping["volume_size"], "The flavor says how large a local disk is.")
-        if reference and reference != mapping["uuid"]:
-            raise invalid(f"{where}/uuid", mapping["uuid"], "It is not the image that imageRef names.")
-        reference = mapping["uuid"]
-    return reference
 
 
 def read_key(ctx: Context, name: str | None) -> Keypair | None:

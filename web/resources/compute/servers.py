@@ -44,6 +44,7 @@ from ...policy import MEMBER, READER, rule
 from ...reconcile.status import refresh_status
 from ...routes import Reply, Route
 from ...scheduler import NoValidHost
+from .block_devices import read_block_devices, store_volumes
 from .placement import build_demand, check_server_quota, place
 from .server_filters import SORT_COLUMNS, build_conditions
 from .server_requests import (
@@ -54,7 +55,6 @@ from .server_requests import (
     invalid,
     read_flavor,
     read_groups,
-    read_image,
     read_key,
     read_nics,
     read_zone,
@@ -155,7 +155,8 @@ def create(ctx: Context) -> Reply | dict:
     check_unsupported(body)
     least, most = _read_counts(body)
     flavor = read_flavor(ctx, body["flavorRef"])
-    image = read_image(ctx, body, flavor)
+    devices = read_block_devices(ctx, body, flavor, most)
+    image = devices.image
     key = read_key(ctx, body.get("key_name"))
     user_data = check_data(body.get("user_data"))
     metadata = check_metadata(ctx, body.get("metadata", {}))
@@ -182,7 +183,7 @@ def create(ctx: Context) -> Reply | dict:
             "swap_mb": flavor.swap_mb,
             "extra_specs": dict(flavor.extra_specs),
         },
-        "image_id": image.id,
+        "image_id": image.id if image is not None else None,
         "key_name": key.name if key else None,
         "key_type": key.type if key else None,
         "key_data": key.public_key if key else None,
@@ -204,6 +205,8 @@ def create(ctx: Context) -> Reply | dict:
             hostname = build_hostname(name, server_id)
         server = Server(id=server_id, name=name, hostname=hostname, launch_index=number, **common)
         _store_placed(ctx, server, host, nics, groups)
+        if server.host_id is not None:
+            store_volumes(ctx, server, devices.volumes)
         servers.append(server)
     if body.get("return_reservation_id"):
         return Reply({"reservation_id": reservation_id}, 202)

@@ -1,0 +1,124 @@
+"""The backend `file`: each volume a sparse raw file of the storage host. The embedded default.
+
+Owns ``<directory>/volumes``; the contract is docs/storage-backends.md. A file under construction is ``.<id>.part``:
+what is named ``<id>.volume`` or ``<id>.snapshot`` is whole. Next room: ``volumes.py``, which plans.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from .errors import KumoError
+
+GIB = 1 << 30
+FICLONE = 0x40049409  # ioctl_ficlone(2)
+KINDS = ("volume", "snapshot")
+
+
+def build_path(storage: dict, kind: str, object_id: str) -> Path:
+    """Where a whole volume or snapshot lies."""
+    return Path(storage["directory"], "volumes", f"{object_id}.{kind}")
+
+
+def _part(storage: dict, object_id: str) -> Path:
+    return Path(storage["directory"], "volumes", f".{object_id}.part")
+
+
+def read_objects(storage: dict) -> dict:
+    """{id: {kind, size (bytes)}} of all that is whole."""
+    found = {}
+    directory = Path(storage["directory"], "volumes")
+    for path in sorted(directory.iterdir()) if directory.is_dir() else []:
+        kind = path.suffix[1:]
+        if kind in KINDS and not path.name.startswith("."):
+            found[path.stem] = {"kind": kind, "size": path.stat().st_size}
+    return found
+
+
+def read_unfinished(storage: dict) -> set[str]:
+    """Ids of what was begun and not finished."""
+    directory = Path(storage["directory"], "volumes")
+    return {path.name[1:-5] for path in directory.glob(".*.part")} if directory.is_dir() else set()
+
+
+def read_pool(storage: dict) -> dict:
+    """{total_gb, free_gb, used_percent, metadata_percent, snapshot_in_use} of the file system."""
+    directory = Path(storage["directory"])
+    room = os.statvfs(directory if directory.is_dir() else "/")
+    total, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
+    return {
+        "total_gb": total // GIB,
+        "free_gb": free // GIB,
+        "used_percent": round(100 * (1 - free / total), 1) if total else 100.0,
+        "metadata_percent": None,
+        # A copy that takes time is of no one moment while somebody writes.
+        "snapshot_in_use": _can_clone(directory / "volumes"),
+    }
+
+
+def _can_clone(directory: Path) -> bool:
+    """Whether the file system shares blocks between files (XFS, Btrfs)."""
+    if not directory.is_dir():
+        return False
+    one, other = directory / ".clone-from", directory / ".clone-to"
+    try:
+        one.write_bytes(b"\0" * 4096)
+        _clone(one, other)
+    except OSError:
+        return False
+    finally:
+        one.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
+    return True
+
+
+def _clone(source: Path, target: Path) -> None:
+    with open(source, "rb") as origin, open(os.open(target, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as stream:
+        fcntl.ioctl(stream.fileno(), FICLONE, origin.fileno())
+
+
+def apply_begin(storage: dict, object_id: str, size: int) -> Path:
+    """A file of ``size`` zeros to be written to, not yet to be seen; where it lies."""
+    part = _part(storage, object_id)
+    part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part.unlink(missing_ok=True)
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.truncate(size)
+    return part
+
+
+def apply_finish(storage: dict, kind: str, object_id: str) -> None:
+    """What apply_begin made is whole."""
+    os.replace(_part(storage, object_id), build_path(storage, kind, object_id))
+
+
+def apply_snapshot(storage: dict, snapshot_id: str, volume_id: str) -> bool:
+    """A snapshot of this moment; False where the file system cannot, and a copy is needed."""
+    part = _part(storage, snapshot_id)
+    part.unlink(missing_ok=True)
+    try:
+        _clone(build_path(storage, "volume", volume_id), part)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY):
+            return False
+        raise KumoError(f"snapshot {snapshot_id}: {error.strerror}") from None
+    apply_finish(storage, "snapshot", snapshot_id)
+    return True
+
+
+def apply_extend(storage: dict, volume_id: str, size: int) -> None:
+    """Make a volume larger; what is new is zeros."""
+    path = build_path(storage, "volume", volume_id)
+    if path.stat().st_size < size:
+        os.truncate(path, size)
+
+
+def apply_delete(storage: dict, object_id: str) -> None:
+    """Remove a volume or snapshot, begun or whole. Its blocks read as zeros to whoever gets them next."""
+    _part(storage, object_id).unlink(missing_ok=True)
+    for kind in KINDS:
+        build_path(storage, kind, object_id).unlink(missing_ok=True)

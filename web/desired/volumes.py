@@ -1,0 +1,90 @@
+"""Volumes, snapshots and exports of a storage host's document, and the volumes of guests, from rows. Pure."""
+
+from __future__ import annotations
+
+from .rows import Rows
+
+
+def build_volumes(rows: Rows) -> list[dict]:
+    """The document's ``volumes``; one is left out until what it is made from is whole."""
+    documents = []
+    for volume in rows.volumes:
+        if volume.deleted_at is not None:
+            documents.append({"id": volume.id, "project_id": volume.project_id, "wanted": "absent"})
+            continue
+        source = None
+        if volume.built_at is None:
+            for name, source_id in (("snapshot", volume.snapshot_id), ("volume", volume.source_volume_id)):
+                if source_id is not None:
+                    source = {name: source_id}
+            if source is not None and next(iter(source.values())) not in rows.whole:
+                continue
+            if source is None and volume.image_id is not None:
+                source = {"image": volume.image_id}
+        documents.append(
+            {
+                "id": volume.id,
+                "project_id": volume.project_id,
+                "wanted": "present",
+                "size_gb": volume.size_gb,
+                "source": source,
+                "exports": [
+                    {
+                        "id": one.id,
+                        "username": one.username,
+                        "password": one.password,
+                        "read_only": one.read_only,
+                    }
+                    for one in rows.attachments
+                    # Wanted no more, it stays until the guest is seen without it.
+                    if one.volume_id == volume.id and one.wanted and (one.deleted_at is None or one.observed_attached)
+                ],
+            }
+        )
+    return documents
+
+
+def build_snapshots(rows: Rows) -> list[dict]:
+    """The document's ``snapshots``; one is left out until its volume is whole."""
+    documents = []
+    for snapshot in rows.snapshots:
+        if snapshot.deleted_at is not None:
+            documents.append({"id": snapshot.id, "volume": snapshot.volume_id, "wanted": "absent"})
+        elif snapshot.volume_id in rows.whole:
+            documents.append(
+                {"id": snapshot.id, "volume": snapshot.volume_id, "wanted": "present", "size_gb": snapshot.size_gb}
+            )
+    return documents
+
+
+def build_attached(rows: Rows, server) -> list[dict]:
+    """The ``volumes`` of one of the document's servers, by device: those that are seen exported."""
+    documents = []
+    for attachment, volume in rows.server_volumes.get(server.id, []):
+        export = attachment.observed_export
+        if export is None or attachment.deleted_at is not None:
+            continue
+        documents.append(
+            {
+                "attachment": attachment.id,
+                "volume": volume.id,
+                "device": attachment.device,
+                "boot_index": attachment.boot_index,
+                "read_only": attachment.read_only,
+                "portal": export["portal"],
+                "iqn": export["iqn"],
+                "lun": export["lun"],
+                "username": attachment.username,
+                "password": attachment.password,
+                "size_gb": volume.observed_size_gb or volume.size_gb,
+            }
+        )
+    return sorted(documents, key=lambda one: (len(one["device"] or ""), one["device"] or ""))
+
+
+def lacks_volumes(rows: Rows, server) -> bool:
+    """Whether a server that was never built still waits for one of its volumes."""
+    if server.built_at is not None or server.deleted_at is not None:
+        return False
+    pairs = rows.server_volumes.get(server.id, [])
+    return any(attachment.observed_export is None and attachment.deleted_at is None for attachment, _ in pairs)

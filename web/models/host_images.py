@@ -1,0 +1,73 @@
+"""Guest images for hosts that are not this machine: which host may fetch which, and the word it shows.
+
+A host's document names the image service's address and a signature made for that host and image; the key
+is the control plane's own (`kumo bootstrap` makes it). Next rooms: `web/desired/servers.py`, which writes
+it into documents, and `web/resources/image/host_files.py`, which checks it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from .hosts import Host
+from .servers import Server
+from .volumes import Volume
+
+HEADER = "X-Kumo-Signature"
+
+
+def build_key_path(settings) -> Path:
+    """Where the key is: beside the token keys' directory."""
+    return Path(settings.identity.key_dir).parent / "hosts.key"
+
+
+def apply_host_key(settings) -> bool:
+    """Make the key where there is none; whether it was made."""
+    path = build_key_path(settings)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+        stream.write(secrets.token_hex(32))
+    return True
+
+
+def read_host_key(settings) -> bytes:
+    """The key; FileNotFoundError says what makes one."""
+    path = build_key_path(settings)
+    try:
+        return bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no key for hosts; run `kumo bootstrap`") from None
+
+
+def build_signature(key: bytes, host_id: str, image_id: str) -> str:
+    """What a host shows for an image: made for that host and that image alone."""
+    return hmac.new(key, f"{host_id} {image_id}".encode(), hashlib.sha256).hexdigest()
+
+
+def build_source(host: Host, image_id: str, settings) -> dict:
+    """The document's ``source`` of an image: the file itself on this machine, else the image service's address."""
+    if "ansible_host" not in (host.connection or {}):
+        return {"path": f"{settings.image.store_dir}/{image_id}"}
+    return {
+        "url": f"{settings.api.hosts_url}/image/hosts/{host.id}/images/{image_id}",
+        "headers": {HEADER: build_signature(read_host_key(settings), host.id, image_id)},
+    }
+
+
+def is_needed(session: Session, host_id: str, image_id: str) -> bool:
+    """Whether the host has a guest or a volume that is made from the image."""
+    for model in (Server, Volume):
+        wanted = (model.host_id == host_id, model.image_id == image_id, model.deleted_at.is_(None))
+        if session.scalar(select(model.id).where(*wanted, model.gone_at.is_(None)).limit(1)) is not None:
+            return True
+    return False

@@ -1,0 +1,61 @@
+"""Which volumes a hypervisor's run saw in its guests, into rows: the only writer of these columns.
+
+A volume that is out of its guest is told to its storage host, which closes the target then. Next room:
+`observe_volumes.py`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ..models import Server, Volume, VolumeAttachment, now, touch
+from ..volume_attachments import refresh_volume
+
+
+def store_attachments(session: Session, document: dict, result: dict) -> None:
+    """Store for every server of the document which of its volumes are in the guest, and why one is not."""
+    observed, outcomes = result["observed"].get("servers", {}), result["objects"].get("servers", {})
+    wanted = {server["id"]: server for server in document["servers"] if server["wanted"] == "present"}
+    if not wanted:
+        return
+    pairs = session.execute(
+        select(VolumeAttachment, Volume)
+        .join(Volume, Volume.id == VolumeAttachment.volume_id)
+        .where(VolumeAttachment.server_id.in_(wanted))
+    ).all()
+    for attachment, volume in pairs:
+        seen = observed.get(attachment.server_id) or {}
+        attached = attachment.id in (seen.get("volumes") or [])
+        if not attached and not outcomes.get(attachment.server_id, {"ok": True})["ok"] and attachment.observed_attached:
+            continue  # nobody could look
+        reason = (seen.get("volume_errors") or {}).get(attachment.id)
+        _store(session, attachment, volume, attached, reason)
+
+
+def _store(session: Session, attachment: VolumeAttachment, volume: Volume, attached: bool, reason: str | None) -> None:
+    was = attachment.observed_attached
+    attachment.observed_attached = attached
+    if reason is not None or attached:
+        attachment.observed_error = reason
+    if attached and not was:
+        attachment.attached_at = now()
+    if was != attached or attachment.deleted_at is not None:
+        volume.updated_at = now() if was != attached else volume.updated_at
+        refresh_volume(session, volume)
+        if not attached:
+            touch(session, volume.host_id)
+
+
+def end_attachments(session: Session, server: Server) -> None:
+    """The server is gone: none of its volumes is in it any more, nor wanted to be."""
+    pairs = session.execute(
+        select(VolumeAttachment, Volume)
+        .join(Volume, Volume.id == VolumeAttachment.volume_id)
+        .where(VolumeAttachment.server_id == server.id)
+    ).all()
+    for attachment, volume in pairs:
+        attachment.deleted_at = attachment.deleted_at or now()
+        attachment.observed_attached = False
+        refresh_volume(session, volume)
+        touch(session, volume.host_id)
