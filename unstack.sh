@@ -122,7 +122,7 @@ if [ -f "$STATE/before/paths" ] && ! pidof libvirtd virtlogd >/dev/null; then
         case $path in /etc/openstack*) continue ;; esac
         if [ $foreign = yes ]; then case $path in /run/* | /var/cache/* | /var/log/libvirt/qemu/kumo-*) ;; *) continue ;; esac; fi
         if [ -d "$path" ] && [ ! -L "$path" ]; then
-            act rmdir --ignore-fail-on-non-empty "$path"
+            act rmdir --ignore-fail-on-non-empty "$path" || failed=yes
         else
             act rm -f "$path"
         fi
@@ -155,7 +155,7 @@ for row in libvirt-qemu:libvirt-daemon-system libvirt:libvirt-daemon-system dnsm
 done
 if [ ${#packages[@]} -gt 0 ] && [ -f "$STATE/before/directories" ]; then
     list_directories | LC_ALL=C comm -13 "$STATE/before/directories" - | LC_ALL=C sort -r | while IFS= read -r path; do
-        act rmdir --ignore-fail-on-non-empty "$path"
+        act rmdir --ignore-fail-on-non-empty "$path" || true
     done
 fi
 
