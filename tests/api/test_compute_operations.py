@@ -110,14 +110,6 @@ def test_services(cloud):
     assert admin_get(cloud, "/os-services?host=nope").json["services"] == []
 
 
-def test_aggregates(cloud):
-    listed = admin_get(cloud, "/os-aggregates").json["aggregates"]
-    assert (listed[0]["availability_zone"], listed[0]["hosts"]) == ("nova", [cloud.settings.kumo.hostname])
-    assert admin_get(cloud, f"/os-aggregates/{listed[0]['id']}").json["aggregate"] == listed[0]
-    assert admin_get(cloud, "/os-aggregates/7").status_code == 404
-    assert cloud.get(f"{COMPUTE}/os-aggregates").status_code == 403
-
-
 def test_usage(cloud):
     """Hours of servers, also of those that are gone; others' only to admins."""
     server, demo = boot(cloud, add_image(cloud)), find_project(cloud)

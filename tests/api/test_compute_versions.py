@@ -103,6 +103,7 @@ def filled(cloud):
     """A server with a port, a key; what the paths above name."""
     network = add_network(cloud)
     cloud.post(f"{COMPUTE}/os-keypairs", {"keypair": {"name": "k1"}})
+    cloud.post(f"{COMPUTE}/os-aggregates", {"aggregate": {"name": "a1"}}, user="admin")
     server = boot(cloud, add_image(cloud), networks=[{"uuid": network}], key_name="k1")
     request = cloud.get(f"{COMPUTE}/servers/{server}/os-instance-actions").json["instanceActions"][0]["request_id"]
     project = cloud.get(f"{COMPUTE}/servers/{server}").json["server"]["tenant_id"]

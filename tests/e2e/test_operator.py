@@ -71,3 +71,21 @@ def test_the_document_is_a_file_that_ansible_takes():
     text = kumo(f"show-document {HOST}")
     assert text.startswith("kumo_document:")
     assert "kumo-public" in text
+
+
+def test_aggregates_zones_and_services():
+    assert ask("aggregate create --zone nova --property ssd=true agg-e2e", "kumo-admin")["name"] == "agg-e2e"
+    try:
+        openstack(f"aggregate add host agg-e2e {HOST}", "kumo-admin")
+        assert ask("aggregate show agg-e2e", "kumo-admin")["hosts"] == [HOST]
+        assert "agg-e2e" in {row["Name"] for row in ask("aggregate list", "kumo-admin")}
+        assert {"Zone Name": "nova", "Zone Status": "available"} in ask("availability zone list")
+        openstack(f"aggregate remove host agg-e2e {HOST}", "kumo-admin")
+    finally:
+        openstack("aggregate delete agg-e2e", "kumo-admin")
+    openstack(f"compute service set --disable --disable-reason test {HOST} nova-compute", "kumo-admin")
+    try:
+        (service,) = [row for row in ask("compute service list", "kumo-admin") if row["Host"] == HOST]
+        assert service["Status"] == "disabled"
+    finally:
+        openstack(f"compute service set --enable {HOST} nova-compute", "kumo-admin")
