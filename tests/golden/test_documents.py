@@ -49,8 +49,8 @@ def make_host() -> Host:
 def make_server(number: int, **more) -> Server:
     values = {
         "number": number, "id": uid(number), "project_id": "p1", "name": f"web{number}", "hostname": f"web{number}",
-        "reservation_id": "r-00000001", "launch_index": 0, "image_id": uid(2), "power": "on", "reboot_wanted": 0,
-        "reboot_type": "SOFT", "start_wanted": 0, "stop_graceful": True, "console_wanted": 0,
+        "host_id": uid(1), "reservation_id": "r-00000001", "launch_index": 0, "image_id": uid(2), "power": "on",
+        "reboot_wanted": 0, "reboot_type": "SOFT", "start_wanted": 0, "stop_graceful": True, "console_wanted": 0,
         "observed_console_done": 0, "metadata_": {"role": "{{ 7*7 }}"}, "key_name": "k1", "key_type": "ssh",
         "key_data": "ssh-ed25519 AAAA", "user_data": None,
         "flavor": {"name": "m1.nano", "vcpus": 1, "ram_mb": 128, "disk_gb": 1},

@@ -15,7 +15,7 @@ AT = now()
 NEW = {
     "id": "s1", "host_id": "h1", "deleted_at": None, "gone_at": None, "fault_message": None, "built_at": None,
     "power": "on", "observed_state": None, "reboot_wanted": 0, "reboot_type": "SOFT", "observed_reboot_done": 0,
-    "start_wanted": 0, "observed_start_done": 0,
+    "start_wanted": 0, "observed_start_done": 0, "move": None,
 }  # fmt: skip
 BUILT = {**NEW, "built_at": AT, "observed_state": "running"}
 
@@ -44,6 +44,30 @@ TABLE = [
     ("paused", {**BUILT, "observed_state": "paused"}, ("PAUSED", "paused", None, 3)),
     ("delete asked", {**BUILT, "deleted_at": AT}, ("ACTIVE", "active", "deleting", 1)),
     ("delete asked while building", {**NEW, "deleted_at": AT}, ("BUILD", "building", "deleting", 0)),
+    ("moves, running", {**BUILT, "move": "live"}, ("MIGRATING", "active", "migrating", 1)),
+    (
+        "moves, nowhere to be seen",
+        {**BUILT, "move": "live", "observed_state": None},
+        ("MIGRATING", "active", "migrating", 0),
+    ),
+    ("resize asked", {**BUILT, "move": "resize"}, ("RESIZE", "active", "resize_migrating", 1)),
+    (
+        "resize of a stopped one",
+        {**BUILT, "move": "resize", "power": "off", "observed_state": "shutoff"},
+        ("RESIZE", "stopped", "resize_migrating", 4),
+    ),
+    (
+        "resized, not yet up",
+        {**BUILT, "move": "verify", "observed_state": "shutoff"},
+        ("RESIZE", "active", "resize_migrating", 4),
+    ),
+    ("resized", {**BUILT, "move": "verify"}, ("VERIFY_RESIZE", "resized", None, 1)),
+    (
+        "revert asked",
+        {**BUILT, "move": "revert", "observed_state": "shutoff"},
+        ("REVERT_RESIZE", "active", "resize_reverting", 4),
+    ),
+    ("delete asked while it moves", {**BUILT, "move": "live", "deleted_at": AT}, ("ACTIVE", "active", "deleting", 1)),
     ("gone", {**BUILT, "deleted_at": AT, "gone_at": AT}, ("DELETED", "deleted", None, 0)),
 ]
 
@@ -59,18 +83,19 @@ def test_every_combination_has_a_state_and_converged_means_no_task():
         "deleted_at": (None, AT), "built_at": (None, AT), "power": ("on", "off"),
         "observed_state": (None, "running", "shutoff", "paused", "suspended", "crashed"),
         "reboot_wanted": (0, 1), "start_wanted": (0, 1), "fault_message": (None, "x"), "reboot_type": ("SOFT", "HARD"),
+        "move": (None, "live", "resize", "verify", "revert", "evacuate"),
     }  # fmt: skip
     for values in itertools.product(*choices.values()):
         server = SimpleNamespace(**{**NEW, **dict(zip(choices, values, strict=True))})
         state = compute_status(server)
         assert state.vm_state in STATUS_OF_VM_STATE
-        if server.built_at and has_converged(server):
+        if server.built_at and has_converged(server) and server.move in (None, "verify"):
             assert state.task_state is None
 
 
 @pytest.mark.parametrize("action", sorted(ALLOWED))
 @pytest.mark.parametrize("vm_state", sorted(STATUS_OF_VM_STATE))
-@pytest.mark.parametrize("task_state", [None, "rebooting", "powering-off", "powering-on", "deleting"])
+@pytest.mark.parametrize("task_state", [None, "rebooting", "powering-off", "powering-on", "migrating", "deleting"])
 def test_allowed_is_what_the_table_says(action, vm_state, task_state):
     vm_states, task_states = ALLOWED[action]
     allowed = (vm_states == ANY or vm_state in vm_states) and (task_states == ANY or task_state in task_states)

@@ -274,10 +274,44 @@ SERVER = _object(
             _or_null(_object("", {"wanted": WHOLE, "lines": _or_null(WHOLE)})),
         ),
         "metadata": METADATA,
+        "incoming": _said(
+            "It comes from another host: room is made, nothing is started.",
+            _object(
+                "",
+                {
+                    "migration": UUID,
+                    "kind": {"enum": ["live", "cold"]},
+                    "offer": _said(
+                        "Where its disk is offered (NBD over TLS).",
+                        _or_null(
+                            _object("", {"address": _or_null(TEXT), "port": _or_null(WHOLE), "name": _or_null(TEXT)})
+                        ),
+                    ),
+                },
+            ),
+        ),
+        "outgoing": _said(
+            "It goes to another host.",
+            _object(
+                "",
+                {
+                    "migration": UUID,
+                    "kind": {"enum": ["live", "cold"]},
+                    "address": _said("The other host's tunnel address.", _or_null(TEXT)),
+                    "abort": BOOL,
+                    "force": _said("Complete it, at the price of a longer pause.", BOOL),
+                },
+            ),
+        ),
+        "held": _said("Its disk stays, its guest does not run: it is wanted elsewhere, or not yet again here.", BOOL),
+        "backup": _said(
+            "The disk as it was before a resize on this host.",
+            _object("", {"id": UUID, "wanted": {"enum": ["kept", "dropped", "restored"]}}),
+        ),
     },
     optional=(
         "name", "power", "reboot", "start", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports", "volumes",
-        "console", "metadata",
+        "console", "metadata", "incoming", "outgoing", "held", "backup",
     ),
 )  # fmt: skip
 SCHEMA = {

@@ -15,6 +15,7 @@ from ..models import (
     FloatingIP,
     Host,
     Image,
+    Migration,
     Network,
     Port,
     PortSecurityGroup,
@@ -27,6 +28,7 @@ from ..models import (
     VolumeAttachment,
 )
 from ..models.networks import DHCP, ROUTER_GATEWAY, ROUTER_INTERFACE
+from .moves import choose_part
 
 
 @dataclass
@@ -34,7 +36,9 @@ class Rows:
     """What `build_document` takes; every list sorted by id."""
 
     host: Host
-    servers: list[Server] = field(default_factory=list)
+    servers: list[Server] = field(default_factory=list)  # that are here, come here, or have been here
+    moves: dict[str, list[Migration]] = field(default_factory=dict)  # by server id: open ones that concern this host
+    tunnel_addresses: dict[str, str] = field(default_factory=dict)  # by id of the other host of a move
     images: list[Image] = field(default_factory=list)
     ports: list[Port] = field(default_factory=list)  # of guests on this host
     networks: list[Network] = field(default_factory=list)
@@ -59,22 +63,40 @@ def _sorted(session: Session, statement) -> list:
 def read_rows(session: Session, host: Host) -> Rows:
     """All that the document of ``host`` depends on."""
     rows = Rows(host)
-    rows.servers = _sorted(session, select(Server).where(Server.host_id == host.id, Server.gone_at.is_(None)))
+    _read_moves(session, rows)
+    here = or_(Server.host_id == host.id, Server.id.in_(list(rows.moves)))
+    rows.servers = _sorted(session, select(Server).where(here, Server.gone_at.is_(None)))
+    parts = {server.id: choose_part(rows, server)[0] for server in rows.servers}
     _read_volumes(session, rows)
-    image_ids = {s.image_id for s in rows.servers if s.image_id and s.deleted_at is None}
+    image_ids = {s.image_id for s in rows.servers if s.image_id and parts[s.id] in ("home", "incoming")}
     image_ids |= {v.image_id for v in rows.volumes if v.image_id and v.deleted_at is None and v.built_at is None}
     rows.images = _sorted(session, select(Image).where(Image.id.in_(image_ids))) if image_ids else []
     # A tombstone keeps its ports until the guest is seen gone: no guest runs without its firewall.
-    server_ids = {server.id for server in rows.servers}
+    server_ids = {server.id for server in rows.servers if server.host_id == host.id}
+    incoming = {server.id for server in rows.servers if parts[server.id] == "incoming"}
     port_options = (selectinload(Port.addresses), selectinload(Port.security_groups))
     rows.ports = [
         port
-        for port in _sorted(session, select(Port).where(Port.host_id == host.id).options(*port_options))
-        if port.device_id in server_ids
+        for port in _sorted(
+            session,
+            select(Port).where(or_(Port.host_id == host.id, Port.device_id.in_(incoming))).options(*port_options),
+        )
+        if port.device_id in server_ids | incoming
     ]
     _read_networks(session, rows, port_options)
     _read_groups(session, rows)
     return rows
+
+
+def _read_moves(session: Session, rows: Rows) -> None:
+    host = rows.host
+    concerned = or_(Migration.source_host_id == host.id, Migration.dest_host_id == host.id)
+    found = session.scalars(select(Migration).where(concerned, Migration.phase != "ended").order_by(Migration.id)).all()
+    for one in found:
+        rows.moves.setdefault(one.server_id, []).append(one)
+    others = {one.dest_host_id for one in found} - {host.id}
+    for other in session.scalars(select(Host).where(Host.id.in_(others))) if others else []:
+        rows.tunnel_addresses[other.id] = (other.settings or {}).get("tunnel_address")
 
 
 def _read_volumes(session: Session, rows: Rows) -> None:

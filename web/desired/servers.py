@@ -5,6 +5,7 @@ from __future__ import annotations
 import netaddr
 
 from ..models.host_images import build_source
+from .moves import build_move, choose_part
 from .rows import Rows
 from .volumes import build_attached, lacks_volumes
 
@@ -57,15 +58,37 @@ def _build_metadata(rows: Rows, server, ports) -> dict:
     }
 
 
+def _build_held(server, move) -> dict:
+    """A guest that is wanted elsewhere; what is here is kept until somebody says so."""
+    return {
+        "id": server.id,
+        "project_id": server.project_id,
+        "wanted": "present",
+        "power": "off",
+        "reboot": {"wanted": 0, "type": "SOFT"},
+        "start": {"wanted": 0},
+        "vcpus": move.old_flavor["vcpus"],
+        "memory_mb": move.old_flavor["ram_mb"],
+        "root_gb": move.old_flavor["disk_gb"],
+        "image": server.image_id,
+        "console": None,
+        "held": True,
+    }
+
+
 def build_servers(rows: Rows) -> list[dict]:
     """The document's ``servers``; a tombstone carries no more than its id."""
     documents = []
     for server in rows.servers:
-        if server.deleted_at is not None:
+        part, move = choose_part(rows, server)
+        if part == "absent":
             documents.append({"id": server.id, "project_id": server.project_id, "wanted": "absent"})
             continue
-        if lacks_volumes(rows, server):
+        if part == "home" and lacks_volumes(rows, server):
             continue  # its guest is made once all its disks are there
+        if part == "held":
+            documents.append(_build_held(server, move))
+            continue
         volumes = build_attached(rows, server)
         ports = sorted(
             (port for port in rows.ports if port.device_id == server.id), key=lambda port: (port.device_index, port.id)
@@ -91,6 +114,7 @@ def build_servers(rows: Rows) -> list[dict]:
                 **({"volumes": volumes} if volumes else {}),
                 "console": console,
                 "metadata": _build_metadata(rows, server, ports),
+                **build_move(rows, server, part, move),
             }
         )
     return documents

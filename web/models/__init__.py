@@ -4,6 +4,7 @@ from .base import Base, Database, new_hex_id, new_uuid, now
 from .hosts import Aggregate, AggregateHost, Host, HostRequest, RequestLog, Run, touch
 from .identity import Assignment, Domain, LoginFailure, Project, RevokedToken, Role, User
 from .images import Image, ImageMember
+from .migrations import Migration
 from .networks import (
     Address,
     FloatingIP,
@@ -37,6 +38,7 @@ __all__ = [
     "ImageMember",
     "Keypair",
     "LoginFailure",
+    "Migration",
     "Network",
     "Port",
     "PortSecurityGroup",

@@ -90,6 +90,7 @@ class Server(Base):
     reboot_type: Mapped[str] = mapped_column(default="SOFT")
     console_wanted: Mapped[int] = mapped_column(default=0)
     console_lines: Mapped[int | None]
+    move: Mapped[str | None]  # migration_status.compute_move of the server's migration, stored with it
     locked: Mapped[bool] = mapped_column(default=False)
     locked_reason: Mapped[str | None]
     access_ipv4: Mapped[str | None]

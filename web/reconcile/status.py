@@ -17,10 +17,25 @@ STATUS_OF_VM_STATE = {
     "stopped": "SHUTOFF",
     "paused": "PAUSED",
     "suspended": "SUSPENDED",
+    "resized": "VERIFY_RESIZE",
     "error": "ERROR",
     "deleted": "DELETED",
 }
-STATUS_OF_TASK = {"rebooting": "REBOOT", "rebooting_hard": "HARD_REBOOT"}
+STATUS_OF_TASK = {
+    "rebooting": "REBOOT",
+    "rebooting_hard": "HARD_REBOOT",
+    "migrating": "MIGRATING",
+    "resize_migrating": "RESIZE",
+    "resize_reverting": "REVERT_RESIZE",
+    "rebuilding": "REBUILD",
+}
+# A move under way (migration_status.compute_move) as the task users see.
+TASK_OF_MOVE = {
+    "live": "migrating",
+    "resize": "resize_migrating",
+    "revert": "resize_reverting",
+    "evacuate": "rebuilding",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,7 @@ class State:
 # action: (vm_states, task_states) it may be asked in; "*" is any.
 ANY = "*"
 IDLE = (None,)
+STILL = (None, "rebooting", "rebooting_hard", "powering-on", "powering-off")  # on its way nowhere
 ALLOWED: dict[str, tuple] = {
     "start": (("stopped",), IDLE),
     "stop": (("active", "error"), IDLE),
@@ -52,16 +68,25 @@ ALLOWED: dict[str, tuple] = {
     "get_console_output": (("active", "stopped", "paused", "suspended", "error"), ANY),
     "add_security_group": (("active", "stopped", "paused", "suspended"), ANY),
     "remove_security_group": (("active", "stopped", "paused", "suspended"), ANY),
-    "attach_volume": (("active", "stopped", "paused", "suspended"), ANY),
-    "detach_volume": (("active", "stopped", "paused", "suspended"), ANY),
+    "attach_volume": (("active", "stopped", "paused", "suspended", "resized"), STILL),
+    "detach_volume": (("active", "stopped", "paused", "suspended", "resized"), STILL),
     "add_floating_ip": (("active", "stopped", "paused", "suspended"), ANY),
+    "live_migrate": (("active", "paused"), IDLE),
+    "migrate": (("active", "stopped"), IDLE),
+    "resize": (("active", "stopped"), IDLE),
+    "confirm_resize": (("resized",), IDLE),
+    "revert_resize": (("resized",), IDLE),
+    "evacuate": (("active", "stopped", "error"), ANY),
 }
+
+
+VERBS = {"live_migrate": "os-migrateLive", "confirm_resize": "confirmResize", "revert_resize": "revertResize"}
 
 
 def check_allowed(server, action: str) -> None:
     """Conflict, in the reference's words, where the server's state does not allow the action."""
     vm_states, task_states = ALLOWED[action]
-    verb = action.removesuffix("_soft").removesuffix("_hard")
+    verb = VERBS.get(action, action.removesuffix("_soft").removesuffix("_hard"))
     if vm_states != ANY and server.vm_state not in vm_states:
         raise Conflict(f"Cannot '{verb}' instance {server.id} while it is in vm_state {server.vm_state}")
     if server.task_state == "deleting" and action != "delete":
@@ -88,6 +113,13 @@ def _vm_and_task(server) -> tuple[str, str | None]:
     if server.built_at is None:
         return "building", "scheduling" if server.host_id is None else "spawning"
     running = server.observed_state == "running"
+    if server.move in TASK_OF_MOVE:
+        # A guest that moves is off, or nowhere to be seen, for a part of the way.
+        return "stopped" if server.power == "off" else "active", TASK_OF_MOVE[server.move]
+    if server.move == "verify" and has_converged(server):
+        return "resized", None
+    if server.move == "verify":
+        return "stopped" if server.power == "off" else "active", "resize_migrating"
     if server.power == "off":
         return ("active", "powering-off") if running else ("stopped", None)
     if server.reboot_wanted > server.observed_reboot_done:
