@@ -149,7 +149,7 @@ def run_command(lab: Lab, command: list[str]) -> int:
         "KUMO_LAB_NAMESPACE": lab.namespace,
         "KUMO_LAB_SCENARIO": str(lab.scenario),
         "ANSIBLE_CONFIG": str(tree.PROJECT / "ansible.cfg"),
-        # Two labs have hosts of one address: a connection that is kept open belongs to one of them.
+        # Named after address and account alone: in the home directory, labs would use each other's connections.
         "ANSIBLE_SSH_CONTROL_PATH_DIR": str(lab.folder / "cp"),
     }
     try:
