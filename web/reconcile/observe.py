@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, selectinload
 from ..allocation import release_port
 from ..models import ConsoleLog, FloatingIP, Host, HostRequest, Port, Router, Run, Server, ServerAction, now, touch
 from ..models.reach import touch_port
+from ..router_legs import sync_router_legs
 from .observe_attachments import end_attachments, store_attachments
 from .observe_volumes import store_volumes
 from .run import Outcome
@@ -68,6 +69,8 @@ def _store_observed(session: Session, settings, host: Host, document: dict, resu
         server.id: server
         for server in session.scalars(select(Server).where(Server.id.in_([s["id"] for s in document["servers"]])))
     }
+    leaving = [server["id"] for server in document["servers"] if server["wanted"] == "absent"]
+    left = set(session.scalars(select(Port.network_id).where(Port.device_id.in_(leaving)))) if leaving else set()
     for wanted in document["servers"]:
         server = rows.get(wanted["id"])
         if server is None:
@@ -78,6 +81,8 @@ def _store_observed(session: Session, settings, host: Host, document: dict, resu
             failures.append(min(2 ** (server.observed_failures - 1), MAX_BACKOFF_S))
         if server.gone_at is not None and server.observed_at == host.observed_at:
             failures.append(0)  # what it used (bridges, chains) can go in the next run
+    if left:
+        sync_router_legs(session, settings, left)
     _store_network(session, observed)
     store_attachments(session, document, result)
     volumes_wait_s = store_volumes(session, host, document, result)
