@@ -161,7 +161,8 @@ def _plan_uplink(uplink: dict, bridge: str, tag: str, mtu: int, links: dict, flo
     if not seen or seen["mtu"] != mtu:
         ip.append(f"link set dev {name} mtu {mtu}")
     if not seen or seen["bridge"] != bridge or not seen["up"]:
-        ip.append(f"link set dev {name} addrgenmode none master {bridge} up")
+        # Two lines: in one the link is up, and has an address, before its mode is none.
+        ip += [f"link set dev {name} addrgenmode none", f"link set dev {name} master {bridge} up"]
     if uplink["peers"] is not None:
         held = flooding.get(name, []) if seen else []
         entry = "00:00:00:00:00:00 dev {} dst {}"
