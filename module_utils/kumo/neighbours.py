@@ -50,19 +50,22 @@ def build_elsewhere(network: dict) -> list[dict]:
 
 
 def read_neighbours(document: dict) -> dict:
-    """{forwarding: of the host's links, neighbours: {namespace: {link: {address: mac}}}, links: names}."""
-    present = namespaces.read_namespaces()
-    homes = {
-        build_namespace_name(network["home"]["kind"], network["home"]["id"])
+    """{forwarding: of the host's links, neighbours: {namespace: {link: {address: mac}}}}; empty where none are."""
+    shared = {
+        network["id"]: network["home"]
         for network in document["networks"]
-        if network.get("home")
+        if network.get("home") and (choose_uplink(network, document["settings"]) or network.get("elsewhere"))
     }
-    homes |= {build_namespace_name("router", router["id"]) for router in document["routers"]}
-    if not document["networks"]:
+    if not shared:
         return {"forwarding": {}, "neighbours": {}}
+    homes = {build_namespace_name(home["kind"], home["id"]) for home in shared.values()}
+    for router in document["routers"]:
+        if any(row["network"] in shared for row in router.get("interfaces") or []):
+            homes.add(build_namespace_name("router", router["id"]))
+    present = sorted(homes & set(namespaces.read_namespaces()))
     return {
         "forwarding": links.read_forwarding(),
-        "neighbours": {name: links.read_neighbours(name) for name in sorted(homes & set(present))},
+        "neighbours": {name: links.read_neighbours(name) for name in present},
     }
 
 
