@@ -21,7 +21,10 @@ def read_exports(document: dict) -> dict:
     storage = volumes.parse_storage(document)
     if storage is None:
         return {"targets": {}, "error": None, "made": {}, "sizes": {}, "portal": None}
-    sizes = volumes.BACKENDS[storage["backend"]].read_objects(storage)
+    try:
+        sizes = volumes.BACKENDS[storage["backend"]].read_contents(storage)["objects"]
+    except KumoError:  # the section volumes says it of each volume
+        sizes = {}
     try:
         targets, error = tgt.read_targets(storage["control_port"]), None
     except KumoError as problem:  # the host's guests are none of tgtd's business
@@ -110,7 +113,8 @@ def _account(attachment: str) -> str:
 
 def apply_exports(document: dict, action: Action) -> None:
     """One planned change; each is safe to repeat half-way."""
-    port = volumes.parse_storage(document)["control_port"]
+    storage = volumes.parse_storage(document)
+    port = storage["control_port"]
     if action.verb == "refuse":
         raise KumoError(action.args["error"])
     if action.verb == "remove":
@@ -118,7 +122,9 @@ def apply_exports(document: dict, action: Action) -> None:
     elif action.verb == "grow":
         _grow(port, action.args["tid"], action.args["path"])
     else:
-        _export(document, port, action.object_id, action.args["export"])
+        export = action.args["export"]
+        volumes.BACKENDS[storage["backend"]].apply_open(storage, "volume", export["volume"])
+        _export(document, port, action.object_id, export)
 
 
 def _export(document: dict, port: int, attachment: str, export: dict) -> None:

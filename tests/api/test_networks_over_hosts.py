@@ -14,8 +14,9 @@ from web.desired.document import SCHEMA
 from web.models import FloatingIP, Host, Migration, Port, Server, now
 from web.models.networks import ROUTER_GATEWAY, ROUTER_HOST_GATEWAY
 from web.models.reach import join_ties, touch_port
+from web.moves import enter_phase, start_move
 from web.reconcile.loop import Worker
-from web.router_legs import plan_legs, sync_router_legs
+from web.router_legs import plan_legs
 
 TUNNELS = {"one": "10.77.0.1", "two": "10.77.0.2", "three": "10.77.0.3"}
 
@@ -278,19 +279,13 @@ def test_a_guest_that_moves(hosts):
     floating = hosts.net.make(
         "floatingips", user="admin", floating_network_id=site["public"], port_id=guest[site["near"]]["id"]
     )
-    flavor = {"id": "1", "vcpus": 1}
+    before = hosts.generations()
     with hosts.cloud.database.write.begin() as session:
         server = session.scalar(select(Server).where(Server.id == guest["id"]))
-        session.add(
-            Migration(
-                server_id=server.id, project_id="p", user_id="u", kind="live-migration", old_flavor_id="1",
-                old_flavor=flavor, new_flavor_id="1", new_flavor=flavor, phase="preparing",
-                source_host_id=hosts.id_of("two"), dest_host_id=hosts.id_of("three"),
-            )
-        )  # fmt: skip
-        session.flush()
-        sync_router_legs(session, hosts.cloud.settings, {site["near"]})
+        dest = hosts.id_of("three")
+        start_move(session, hosts.cloud.settings, server, "live-migration", dest, user_id="u", project_id="p")
     assert hosts.legs(site["router"])["three"] == ROUTER_HOST_GATEWAY
+    assert all(number > before[name] for name, number in hosts.generations().items())
     before = hosts.generations()
     with hosts.cloud.database.write.begin() as session:
         touch_port(session, session.get(Port, guest[site["near"]]["id"]))
@@ -303,11 +298,10 @@ def test_a_guest_that_moves(hosts):
         found = [row["id"] for router in hosts.document(name)["routers"] for row in router["floating_ips"]]
         assert found == ([floating["id"]] if name == "two" else [])
     with hosts.cloud.database.write.begin() as session:
-        move = session.scalar(select(Migration))
-        move.phase = "cleaning"
-        session.scalar(select(Server).where(Server.id == guest["id"])).host_id = hosts.id_of("three")
-        session.get(Port, guest[site["near"]]["id"]).host_id = hosts.id_of("three")
-        sync_router_legs(session, hosts.cloud.settings, {site["near"]})
+        server = session.scalar(select(Server).where(Server.id == guest["id"]))
+        enter_phase(
+            session, hosts.cloud.settings, session.scalar(select(Migration)), server, "cleaning", "completed"
+        )  # fmt: skip
     assert hosts.legs(site["router"]) == {"one": ROUTER_GATEWAY, "three": ROUTER_HOST_GATEWAY}
     assert [row["tunnel"] for row in hosts.network("one", site["near"])["elsewhere"]] == [TUNNELS["three"]]
     (router,) = hosts.document("three")["routers"]

@@ -94,6 +94,16 @@ def touch_network(session: Session, network_id: str, request_id: str | None = No
     _touch_all(session, _read_network_hosts(session, {network_id}), request_id)
 
 
+def touch_hosts_and_networks(
+    session: Session, hosts: Iterable[str], networks: Iterable[str], request_id: str | None = None
+) -> None:
+    """The hosts, and every host whose document holds one of the networks."""
+    found = set(hosts)
+    for network_id in networks:
+        found |= _read_network_hosts(session, {network_id})
+    _touch_all(session, found, request_id)
+
+
 def touch_router(session: Session, router_id: str, request_id: str | None = None) -> None:
     """Every host that has a guest on a network of the router."""
     networks = read_tied_networks(session, (), (router_id,))
