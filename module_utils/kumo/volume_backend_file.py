@@ -41,8 +41,7 @@ def read_contents(storage: dict) -> dict:
         if path.name.startswith("."):
             contents["unfinished"] |= {path.name[1:-5]} if kind == "part" else set()
         elif kind in KINDS:
-            # A file goes while others have it open.
-            contents["objects"][path.stem] = {"kind": kind, "size": path.stat().st_size, "open": False}
+            contents["objects"][path.stem] = {"kind": kind, "size": path.stat().st_size}
     return contents
 
 

@@ -22,7 +22,7 @@ THIN_POOL = "kumo"
 NAME = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,126}")  # lvm(8), "Valid names"
 TAG = re.compile(r"[A-Za-z0-9_+./=!:&#-]{1,1000}")
 COLUMNS = (
-    "lv_name", "lv_size", "pool_lv", "lv_tags", "lv_layout", "lv_active", "lv_device_open", "lv_health_status",
+    "lv_name", "lv_size", "pool_lv", "lv_tags", "lv_layout", "lv_active", "lv_health_status",
     "zero", "data_percent", "metadata_percent",
 )  # fmt: skip
 # A guest may write LVM's labels on its volume: logical volumes are never looked into, whatever lvm.conf says. And
@@ -82,8 +82,7 @@ def parse_contents(text: str, storage: dict) -> dict:
         if found and found[1] == PART:
             contents["unfinished"].add(found[2])
         elif found and found[1] in KINDS:
-            is_open = row["lv_device_open"] == "open"
-            contents["objects"][found[2]] = {"kind": found[1], "size": int(row["lv_size"]), "open": is_open}
+            contents["objects"][found[2]] = {"kind": found[1], "size": int(row["lv_size"])}
     return contents
 
 

@@ -54,7 +54,7 @@ def build_backing_path(document: dict, volume_id: str) -> str:
 
 
 def read_volumes(document: dict) -> dict:
-    """{id: {kind, state, size_gb, progress, error, task_failed, held}}, and ``_pool``, ``_orphans``, ``_leftovers``.
+    """{id: {state, size_gb, progress, error, task_failed, unfinished}}, and ``_pool``, ``_orphans``, ``_leftovers``.
 
     Where the backend cannot be read, ``_problem`` says why and nothing is known of any volume: one host's guests do
     not wait for its disks.
@@ -82,8 +82,6 @@ def read_volumes(document: dict) -> dict:
     running = {object_id for object_id, record in records.items() if record["state"] == "running"}
     for object_id in sorted(known):
         observed[object_id] = _read_state(whole.get(object_id), records.get(object_id), object_id in unfinished)
-    for object_id in _read_held(document, storage, whole):
-        observed[object_id]["held"] = True
     observed["_pool"] = {"backend": storage["backend"], **contents["pool"]}
     observed["_problem"] = None
     observed["_orphans"] = sorted(set(whole) - known)
@@ -92,21 +90,9 @@ def read_volumes(document: dict) -> dict:
     return observed
 
 
-def _read_held(document: dict, storage: dict, whole: dict) -> list[str]:
-    """Volumes that are to go and cannot yet: a target still has them open, which the section exports closes next."""
-    absent = [row["id"] for row in document["volumes"] if row.get("wanted", "present") == "absent"]
-    absent = [volume_id for volume_id in absent if whole.get(volume_id, {}).get("open")]
-    try:
-        targets = tgt.read_targets(storage["control_port"]) if absent else {}
-    except KumoError:
-        return []
-    paths = {one["path"] for one in targets.values() if one["iqn"].startswith(tgt.IQN)}
-    return [volume_id for volume_id in absent if build_backing_path(document, volume_id) in paths]
-
-
 def _read_state(whole: dict | None, task: dict | None, unfinished: bool) -> dict:
     state = {"state": "missing", "size_gb": None, "progress": None, "error": None, "task_failed": False}
-    state |= {"unfinished": unfinished, "held": False}
+    state["unfinished"] = unfinished
     if whole is not None:
         return {**state, "state": "available", "size_gb": whole["size"] // GIB}
     if task is not None and task["state"] == "running":
@@ -117,7 +103,10 @@ def _read_state(whole: dict | None, task: dict | None, unfinished: bool) -> dict
 
 
 def plan_volumes(document: dict, observed: dict) -> list[Action]:
-    """Volumes first, then snapshots of them, then what an interrupted run left."""
+    """What goes, volumes, snapshots of them, what an interrupted run left; what makes a volume larger comes last.
+
+    A snapshot or copy is of the size that its volume had when it was asked for.
+    """
     rows = [("volume", row) for row in document["volumes"]] + [("snapshot", row) for row in document["snapshots"]]
     if observed["_pool"] is None:
         return [Action(SECTION, row["id"], "refuse", {"error": observed["_problem"]}) for _, row in rows]
@@ -127,34 +116,57 @@ def plan_volumes(document: dict, observed: dict) -> list[Action]:
     actions = []
     for kind, row in reversed(absent):  # snapshots before the volumes they are of
         seen = observed[row["id"]]
-        if (seen["state"] != "missing" or seen["unfinished"]) and not seen["held"]:
+        if seen["state"] != "missing" or seen["unfinished"]:
             actions.append(Action(SECTION, row["id"], "delete", {}, _text(kind, seen["size_gb"]), ""))
     for kind, row in present:
         try:
-            actions += _plan_present(kind, row, observed, exported)
+            if kind == "volume" and observed[row["id"]]["state"] == "available":
+                actions += _plan_size(document, row, observed)
+            else:
+                actions += _plan_present(kind, row, observed, exported)
         except KumoError as error:
             actions.append(Action(SECTION, row["id"], "refuse", {"error": str(error)}))
     for object_id in observed["_leftovers"]:
         actions.append(Action(SECTION, object_id, "discard", {}, "half-made volume\n", ""))
-    return actions
+    return sorted(actions, key=lambda action: action.verb == "extend")
+
+
+def _find_waiting(document: dict, observed: dict, volume_id: str) -> list[str]:
+    """Snapshots and volumes that are still to be made of a volume."""
+    rows = [(row, row.get("volume")) for row in document["snapshots"]]
+    rows += [(row, (row.get("source") or {}).get("volume")) for row in document["volumes"]]
+    wanted = [row["id"] for row, of in rows if of == volume_id and row.get("wanted", "present") == "present"]
+    return [object_id for object_id in wanted if observed[object_id]["state"] != "available"]
 
 
 def _text(kind: str, size_gb: int | None) -> str:
     return f"{kind} {'?' if size_gb is None else size_gb} GiB\n"
 
 
-def _plan_present(kind: str, row: dict, observed: dict, exported: set) -> list[Action]:
-    seen, size_gb = observed[row["id"]], row.get("size_gb")
+def _parse_size(kind: str, row: dict) -> int:
+    size_gb = row.get("size_gb")
     if not isinstance(size_gb, int) or isinstance(size_gb, bool) or size_gb < 1:
         raise KumoError(f"{kind} {row['id']}: size_gb is {size_gb!r}; it must be a number of GiB from 1")
+    return size_gb
+
+
+def _plan_size(document: dict, row: dict, observed: dict) -> list[Action]:
+    size_gb, before = _parse_size("volume", row), observed[row["id"]]["size_gb"]
+    if before >= size_gb:
+        return []
+    first = _find_waiting(document, observed, row["id"])
+    if any(observed[object_id]["state"] == "creating" for object_id in first):
+        return []
+    texts, requires = (_text("volume", before), _text("volume", size_gb)), tuple((SECTION, one) for one in first)
+    return [Action(SECTION, row["id"], "extend", {"size_gb": size_gb, "first": first}, *texts, requires)]
+
+
+def _plan_present(kind: str, row: dict, observed: dict, exported: set) -> list[Action]:
+    seen, size_gb = observed[row["id"]], _parse_size(kind, row)
     after = _text(kind, size_gb)
     if seen["state"] == "failed":
         return [Action(SECTION, row["id"], "refuse", {"error": seen["error"], "forget": True})]
-    if seen["state"] == "creating":
-        return []
-    if seen["state"] == "available":
-        if kind == "volume" and seen["size_gb"] < size_gb:
-            return [Action(SECTION, row["id"], "extend", {"size_gb": size_gb}, _text(kind, seen["size_gb"]), after)]
+    if seen["state"] in ("creating", "available"):
         return []
     if kind == "snapshot":
         of = observed.get(row["volume"], {"state": "missing"})
@@ -187,8 +199,11 @@ def apply_volumes(document: dict, action: Action) -> None:
         raise KumoError(args["error"])
     if action.verb in ("delete", "discard"):
         tasks.apply_end(document, KIND, object_id)
+        _close(storage, str(backend.build_path(storage, "volume", object_id)))
         backend.apply_delete(storage, object_id)
     elif action.verb == "extend":
+        if _has_task(document, args["first"]):
+            return  # a copy of it has just begun: the next call goes on
         _check_room(storage, backend)
         backend.apply_extend(storage, object_id, args["size_gb"] * GIB)
     elif action.verb == "create":
@@ -207,6 +222,21 @@ def apply_volumes(document: dict, action: Action) -> None:
         kind, source_id = next(iter(args["source"].items()))
         if not backend.apply_clone(storage, object_id, kind, source_id, args["size_gb"] * GIB):
             _start_plain_copy(document, storage, "volume", object_id, args, kind, source_id)
+
+
+def _close(storage: dict, path: str) -> None:
+    """No target of Kumo's holds what is to go: the section exports would only come to it later."""
+    try:
+        targets = tgt.read_targets(storage["control_port"])
+    except KumoError:
+        return  # no tgtd, no targets
+    for tid, target in targets.items():
+        if target["path"] == path and target["iqn"].startswith(tgt.IQN):
+            tgt.apply_removal(storage["control_port"], tid, target)
+
+
+def _has_task(document: dict, object_ids: list[str]) -> bool:
+    return any(record["object_id"] in object_ids for record in tasks.read_tasks(document, KIND).values())
 
 
 def _check_room(storage: dict, backend) -> None:
@@ -299,7 +329,7 @@ def report_volumes(document: dict, observed: dict) -> dict:
             if seen is None or seen["state"] == "missing":
                 continue
             report[key][row["id"]] = {name: seen[name] for name in ("state", "size_gb", "progress", "error")}
-            report["pending"] = report["pending"] or seen["state"] == "creating" or seen["held"]
+            report["pending"] = report["pending"] or seen["state"] == "creating"
     if observed["_host"]:
         report["host"] = observed["_host"]
     if observed["_pool"] is not None:

@@ -11,14 +11,14 @@ ONE, OTHER, THIRD = (str(uuid.UUID(int=number)) for number in range(1, 4))
 STORAGE = {"volume_group": "vg", "thin_pool": "pool", "directory": "/state"}
 GIB = 1 << 30
 POOL = {"lv_name": "pool", "lv_size": str(8 * GIB), "pool_lv": "", "lv_tags": "", "lv_layout": "thin,pool",
-        "lv_active": "active", "lv_device_open": "open", "lv_health_status": "", "zero": "zero",
+        "lv_active": "active", "lv_health_status": "", "zero": "zero",
         "data_percent": "25.00", "metadata_percent": "10.79"}  # fmt: skip
 
 
 def build_row(name: str, **more) -> dict:
     """A thin volume's row, as seen on a Debian 12 host."""
     row = {"lv_name": name, "lv_size": str(GIB), "pool_lv": "pool", "lv_tags": "kumo:/state",
-           "lv_layout": "thin,sparse", "lv_active": "active", "lv_device_open": "", "lv_health_status": "",
+           "lv_layout": "thin,sparse", "lv_active": "active", "lv_health_status": "",
            "zero": "zero", "data_percent": "0.00", "metadata_percent": ""}  # fmt: skip
     return {**row, **more}
 
@@ -30,8 +30,8 @@ def build_text(*rows: dict) -> str:
 def test_contents_are_what_carries_this_state_directory():
     text = build_text(
         POOL,
-        build_row(f"kumo-volume-{ONE}", lv_device_open="open"),
-        build_row(f"kumo-snapshot-{OTHER}", lv_active="", lv_device_open="unknown", data_percent=""),
+        build_row(f"kumo-volume-{ONE}"),
+        build_row(f"kumo-snapshot-{OTHER}", lv_active="", data_percent=""),
         build_row(f"kumo-part-{THIRD}", lv_tags="operators,kumo:/state"),
         build_row(f"kumo-volume-{THIRD}", lv_tags="kumo:/other"),  # another cloud's, in the same volume group
         build_row("kumo-volume-notes"),
@@ -39,8 +39,8 @@ def test_contents_are_what_carries_this_state_directory():
     )
     assert lvm.parse_contents(text, STORAGE) == {
         "objects": {
-            ONE: {"kind": "volume", "size": GIB, "open": True},
-            OTHER: {"kind": "snapshot", "size": GIB, "open": False},
+            ONE: {"kind": "volume", "size": GIB},
+            OTHER: {"kind": "snapshot", "size": GIB},
         },
         "unfinished": {THIRD},
         "pool": {

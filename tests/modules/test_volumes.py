@@ -8,7 +8,7 @@ from ansible.module_utils.kumo.errors import KumoError
 
 VOLUME, OTHER, SNAPSHOT, IMAGE = (str(uuid.UUID(int=number)) for number in range(1, 5))
 MISSING = {"state": "missing", "size_gb": None, "progress": None, "error": None, "task_failed": False,
-           "unfinished": False, "held": False}  # fmt: skip
+           "unfinished": False}  # fmt: skip
 WHOLE = {**MISSING, "state": "available", "size_gb": 1}
 
 
@@ -53,6 +53,20 @@ def plan(rows: list, snapshots=(), seen: dict | None = None, problem=None, lefto
         ),
         pytest.param([build_volume(size_gb=2)], [], {VOLUME: WHOLE}, [("extend", VOLUME)], id="larger"),
         pytest.param([build_volume()], [], {VOLUME: {**WHOLE, "size_gb": 2}}, [], id="never smaller"),
+        pytest.param(
+            [build_volume(size_gb=2)],
+            [build_snapshot()],
+            {VOLUME: WHOLE},
+            [("snapshot", SNAPSHOT), ("extend", VOLUME)],
+            id="larger after its snapshot",
+        ),
+        pytest.param(
+            [build_volume(size_gb=2), build_volume(OTHER, source={"volume": VOLUME})],
+            [],
+            {VOLUME: WHOLE, OTHER: {**MISSING, "state": "creating"}},
+            [],
+            id="not larger while it is copied",
+        ),
         pytest.param([build_volume(wanted="absent")], [], {VOLUME: WHOLE}, [("delete", VOLUME)], id="tombstone"),
         pytest.param([build_volume(wanted="absent")], [], {}, [], id="gone"),
         pytest.param(
@@ -96,14 +110,6 @@ def test_plan(rows, snapshots, seen, wanted):
 def test_what_somebody_writes_is_cloned_where_that_is_of_one_moment():
     rows = [build_volume(exports=[{}]), build_volume(OTHER, source={"volume": VOLUME})]
     assert plan(rows, seen={VOLUME: WHOLE}, clones=True) == [("copy", OTHER, "")]
-
-
-def test_a_volume_that_a_target_holds_goes_in_the_next_call():
-    """Its target is closed by the section exports, later in this call; the report says that something is under way."""
-    absent = build_volume(wanted="absent")
-    assert plan([absent], seen={VOLUME: {**WHOLE, "held": True}}) == []
-    observed = {VOLUME: {**WHOLE, "held": True}, "_pool": None, "_host": {}}
-    assert volumes.report_volumes({"volumes": [absent], "snapshots": []}, observed)["pending"] is True
 
 
 def test_a_host_that_cannot_read_its_storage_says_why_for_each():
