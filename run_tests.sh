@@ -141,7 +141,7 @@ run_host() {
     need_root host
     # What the role installs on a host is what its tests run on.
     mapfile -t packages < <(.venv/bin/python scripts/list_packages.py)
-    need_packages "${packages[@]}" busybox-static curl genisoimage iputils-ping netbase openssh-client util-linux
+    need_packages "${packages[@]}" busybox-static curl genisoimage iputils-ping netbase openssh-client tcpdump util-linux
     say "host: libvirt, bridges, namespaces, iptables, the guest image"
     run_pytest host tests/host
 }

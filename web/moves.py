@@ -12,11 +12,13 @@ from datetime import timedelta
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from .errors import Conflict
 from .models import Host, Migration, Port, Server, finish_actions, now
 from .models.networks import COMPUTE
 from .models.reach import touch_hosts_and_networks
 from .reconcile.migration_status import EVACUATION, choose_home, choose_next, compute_move
 from .reconcile.status import refresh_status
+from .router_legs import sync_router_legs
 
 
 def read_open_of_server(session: Session, server_id: str) -> list[Migration]:
@@ -89,8 +91,15 @@ def enter_phase(
         _place(session, migration, server, ports)
     _end_operations(session, settings, migration, server)
     session.flush()
+    networks = {port.network_id for port in ports}
+    try:
+        sync_router_legs(session, settings, networks, request_id=request_id)
+    except Conflict:
+        if phase == "preparing":
+            raise
+        # A guest that is back without an address outside is better than one whose move stands still.
     hosts = {migration.source_host_id, migration.dest_host_id} - {None}
-    touch_hosts_and_networks(session, hosts, {port.network_id for port in ports}, request_id)
+    touch_hosts_and_networks(session, hosts, networks, request_id)
     migration.source_generation = read_generation(session, migration.source_host_id)
     migration.dest_generation = read_generation(session, migration.dest_host_id)
     refresh_move(session, server)

@@ -21,8 +21,11 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from ..desired import build_document, read_rows
+from ..errors import Problem
 from ..image_cleanup import remove_unneeded
-from ..models import Database, Host, HostRequest, RequestLog, RevokedToken, Run, now
+from ..models import Database, Host, HostRequest, Port, RequestLog, RevokedToken, Run, now
+from ..models.networks import ROUTER_GATEWAY
+from ..router_legs import sync_router_legs
 from .lease import build_worker_name, is_dead, renew_leases, take_lease
 from .observe import mark_requests, store_outcome
 from .run import Outcome, prune_folders, run_host, scrub_environment
@@ -119,7 +122,20 @@ class Worker:
                 if host.lease_owner is not None and is_dead(host.lease_owner):
                     host.lease_owner = host.lease_expires_at = None
                 host.next_run_at = None
+        self._sync_legs()
         prune_folders(self.settings)
+
+    def _sync_legs(self) -> None:
+        """Legs outside for routers that no host is the first of: in a cloud from before hosts had their own, all."""
+        lacking = select(Port.device_id).where(Port.device_owner == ROUTER_GATEWAY, Port.host_id.is_(None))
+        with self.database.read() as session:
+            routers = session.scalars(lacking.order_by(Port.device_id)).all()
+        for router_id in routers:
+            try:
+                with self.database.write.begin() as session:
+                    sync_router_legs(session, self.settings, (), (router_id,))
+            except Problem as error:
+                LOG.error("router %s: %s", router_id, error)
 
     def step(self) -> float:
         """Start runs for all hosts that are due; seconds until the next one will be."""
