@@ -1,13 +1,14 @@
 """Which host a new guest goes to: filters with a reason for each host refused, then the one with most room.
 
 Pure: no session, no clock. Its callers count what each host's guests use from rows, in the transaction
-that places the guest, so two requests cannot be given the same room. Next room:
-`resources/compute/placement.py`, which reads the candidates.
+that places the guest, so two requests cannot be given the same room. Next rooms: `capacity.py`, which reads
+the candidates; `move_scheduler.py`, which has what moves ask for beside room.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 
@@ -31,13 +32,18 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Demand:
-    """What one guest needs. ``zone`` and ``host`` (a name, chosen by an admin) narrow the choice."""
+    """What one guest needs. ``zone`` and ``host`` (a name, chosen by an admin) narrow the choice.
+
+    ``avoid`` is {host id: why not}. A host that was asked for by name may be a disabled one, unless ``enabled_only``.
+    """
 
     vcpus: int
     memory_mb: int
     disk_gb: int
     zone: str | None = None
     host: str | None = None
+    avoid: Mapping[str, str] = field(default_factory=dict)
+    enabled_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,12 @@ def explain(candidate: Candidate, demand: Demand, offer: Offer) -> str | None:
         return f"another host was asked for: {demand.host}"
     if demand.zone is not None and candidate.zone != demand.zone:
         return f"it is in the zone {candidate.zone}, not in {demand.zone}"
-    if not candidate.enabled and demand.host is None:
+    if not candidate.enabled and (demand.host is None or demand.enabled_only):
         return "it is disabled"
     if not candidate.up:
         return "it is down"
+    if candidate.id in demand.avoid:
+        return demand.avoid[candidate.id]
     rooms = (
         ("vCPUs", demand.vcpus, candidate.vcpus * offer.cpu_ratio - candidate.used_vcpus),
         ("MiB of memory", demand.memory_mb, _memory_left(candidate, offer)),

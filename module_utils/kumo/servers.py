@@ -214,11 +214,12 @@ STARTING = {"create", "start", "reboot_hard", "attach_port", "prepare"}
 
 
 def _build_requires(server: dict, nics: list[dict]) -> tuple:
-    """A guest is not started on a network that failed, nor with a firewall that is not the wanted one."""
+    """A guest is not started on a network or target that failed, nor with a firewall that is not the wanted one."""
     needed = [("images", server["image"])] if server["image"] else []
     needed += [("networks", network) for network in sorted({nic["network"] for nic in nics})]
     needed += [("firewall", "host")] if nics else []
     needed += [("firewall", nic["port"]) for nic in nics]
+    needed += [("exports", volume["attachment"]) for volume in server["volumes"]]  # where this host makes them
     return tuple(needed)
 
 

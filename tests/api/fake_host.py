@@ -9,7 +9,11 @@ from web.reconcile.run import Outcome
 
 
 class FakeHost:
-    """``state``: server id to {"state", "reason", "reboot_done", "start_done"}; ``fail``: server id to a sentence."""
+    """``state``: server id to {"state", "reason", "reboot_done", "start_done"}; ``fail``: server id to a sentence.
+
+    Moves go one step a run. ``peers`` are the other hosts; ``holding`` are states a move stays before, ``broken`` is
+    {state: error} of those it fails to reach. ``disks`` say what guests wrote, so that tests see what is lost.
+    """
 
     def __init__(self):
         self.state: dict[str, dict] = {}
@@ -19,6 +23,12 @@ class FakeHost:
         self.copying: set[str] = set()  # ids of volumes that take their time
         self.documents: list[dict] = []
         self.before = lambda document: None  # called inside the run: what happens meanwhile
+        self.peers: list[FakeHost] = []
+        self.holding: set[str] = set()
+        self.broken: dict[str, str] = {}
+        self.disks: dict[str, str] = {}
+        self.backups: dict[str, str] = {}
+        self.moves: dict[str, dict] = {}
 
     def __call__(self, settings, name, connection, document) -> Outcome:
         self.documents.append(document)
@@ -26,25 +36,15 @@ class FakeHost:
         if self.down:
             return Outcome(ok=False, error=self.down)
         results, consoles = {}, {}
+        present = {server["id"] for server in document["servers"]}
+        self.moves = {key: move for key, move in self.moves.items() if key in present}
         for server in document["servers"]:
             key = server["id"]
             results[key] = {"ok": key not in self.fail, "error": self.fail.get(key)}
             if key in self.fail:
                 continue
-            if server["wanted"] == "absent":
-                self.state.pop(key, None)
-                continue
-            row = self.state.setdefault(
-                key,
-                {"state": "shutoff", "reason": "unknown", "reboot_done": server["reboot"]["wanted"], "start_done": 0},
-            )
-            shut_inside = row["state"] == "shutoff" and row["reason"] == "shutdown"
-            if server["power"] == "off":
-                row |= {"state": "shutoff", "reason": "destroyed"}
-            elif not shut_inside or server["start"]["wanted"] > row["start_done"]:
-                row |= {"state": "running", "reason": "booted"}
-            row["start_done"], row["reboot_done"] = server["start"]["wanted"], server["reboot"]["wanted"]
-            if server["console"]:
+            self._apply_server(server)
+            if server.get("console"):
                 consoles[key] = {"seq": server["console"]["wanted"], "text": "login:"}
         results_of_volumes, exports = self._store_volumes(document)
         for server in document["servers"]:
@@ -67,12 +67,103 @@ class FakeHost:
             "floating_ips": {
                 row["id"]: {"state": "active"} for router in document["routers"] for row in router["floating_ips"]
             },
+            "moves": dict(self.moves),
             "orphans": {"domains": [], "disks": []},
             "tasks": [],
         }
         objects = {"servers": results, "volumes": results_of_volumes}
-        result = {"changed": True, "actions": [], "objects": objects, "pending": bool(self.copying)}
+        result = {"changed": True, "actions": [], "objects": objects, "pending": self._has_work()}
         return Outcome(ok=True, result={**result, "observed": observed})
+
+    def _has_work(self) -> bool:
+        """Whether something goes on by itself here: then the host is looked at again soon."""
+        going = ("preparing", "receiving", "sending", "stopping", "waiting")
+        return bool(self.copying) or any(move["state"] in going for move in self.moves.values())
+
+    def _apply_server(self, server: dict) -> None:
+        key = server["id"]
+        if not {"incoming", "outgoing", "backup"} & set(server):
+            self.moves.pop(key, None)
+        if server["wanted"] == "absent":
+            for kept in (self.state, self.disks, self.backups):
+                kept.pop(key, None)
+            return
+        if "incoming" in server:
+            self._receive(server)
+            return
+        if self.moves.get(key, {}).get("state") == "sent" and "outgoing" in server:
+            return
+        row = self.state.setdefault(
+            key, {"state": "shutoff", "reason": "unknown", "reboot_done": server["reboot"]["wanted"], "start_done": 0}
+        )
+        self.disks.setdefault(key, f"made by {id(self)}")
+        if "backup" in server:
+            self._keep(server)
+        if server.get("held"):
+            row |= {"state": "shutoff", "reason": "destroyed"}
+            return
+        shut_inside = row["state"] == "shutoff" and row["reason"] == "shutdown"
+        if server["power"] == "off":
+            row |= {"state": "shutoff", "reason": "destroyed"}
+        elif not shut_inside or server["start"]["wanted"] > row["start_done"]:
+            row |= {"state": "running", "reason": "booted"}
+        row["start_done"], row["reboot_done"] = server["start"]["wanted"], server["reboot"]["wanted"]
+        if "outgoing" in server:
+            self._send(server)
+
+    def _report(self, server: dict, part: str, *states: str, **more) -> str:
+        """Go on to the next of ``states``, unless that is held or broken; the state it is in then."""
+        key = server["id"]
+        number = server[part].get("migration") or server[part]["id"]
+        before = self.moves.get(key, {})
+        reached = before.get("state") if before.get("migration") == number else None
+        if reached == "failed" or (reached == states[-1] and reached in states):
+            return reached
+        following = states[states.index(reached) + 1] if reached in states else states[0]
+        if following in self.broken:
+            following, more = "failed", {"error": self.broken[following]}
+        elif following in self.holding:
+            if reached is None:
+                self.moves[key] = {"migration": number, "state": "waiting"}
+            return reached or "waiting"
+        self.moves[key] = {"migration": number, "state": following, **more}
+        return following
+
+    def _receive(self, server: dict) -> None:
+        key, incoming = server["id"], server["incoming"]
+        if incoming["kind"] == "live":
+            self._report(server, "incoming", "preparing", "ready")
+            if key in self.state:
+                self.moves[key] = {"migration": incoming["migration"], "state": "arrived"}
+            return
+        if incoming["offer"] is None:
+            self._report(server, "incoming", "preparing")
+        elif self._report(server, "incoming", "preparing", "receiving", "received") == "received":
+            self.disks[key] = next(peer.disks[key] for peer in self.peers if key in peer.disks)
+
+    def _send(self, server: dict) -> None:
+        key, outgoing = server["id"], server["outgoing"]
+        if outgoing["kind"] == "cold":
+            self._report(server, "outgoing", "stopping", "offered", address="192.0.2.1", port=10809, name=key)
+            return
+        assert outgoing["address"], "the destination's address is missing"
+        if outgoing["abort"] and self.moves.get(key, {}).get("state") != "sent":
+            self.moves[key] = {"migration": outgoing["migration"], "state": "failed", "error": "aborted"}
+            return
+        if self._report(server, "outgoing", "sending", "sent", progress={"memory_total": 100}) == "sent":
+            dest = next(peer for peer in self.peers if key in peer.moves)
+            dest.state[key], dest.disks[key] = self.state.pop(key), self.disks.pop(key)
+
+    def _keep(self, server: dict) -> None:
+        key, wanted = server["id"], server["backup"]["wanted"]
+        self._report(server, "backup", *(("kept",) if wanted == "kept" else ("kept", wanted)))
+        reached = self.moves[key]["state"]
+        if reached == "kept":
+            self.backups.setdefault(key, self.disks[key])
+        elif reached == "restored":
+            self.disks[key] = self.backups.pop(key, self.disks[key])
+        elif reached == "dropped":
+            self.backups.pop(key, None)
 
     def _store_volumes(self, document: dict) -> tuple[dict, dict]:
         """({id: result}, {attachment id: export}) of the document's volumes and snapshots."""

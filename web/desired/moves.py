@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-LIVE = "live-migration"
+LIVE, EVACUATION = "live-migration", "evacuation"
 UNDER_WAY = ("preparing", "sending")
 
 
 def choose_part(rows, server) -> tuple[str, object | None]:
     """(home | incoming | held | absent | none, the migration that says so) of this host for the server."""
-    migrations = rows.moves.get(server.id, [])
+    migrations = list(reversed(rows.moves.get(server.id, [])))  # the newest says what is wanted
     if server.deleted_at is not None:
         return "absent", None
     if server.host_id == rows.host.id:
         return "home", next((one for one in migrations if one.phase not in ("cleaning", "ended")), None)
     for one in migrations:
         if one.dest_host_id == rows.host.id and one.phase in UNDER_WAY:
-            return "incoming", one
-        if one.source_host_id == rows.host.id and one.phase == "resized":
+            return ("none", None) if one.kind == EVACUATION else ("incoming", one)
+        kept = ("sending",) if one.kind == EVACUATION else ("resized",)
+        if one.source_host_id == rows.host.id and one.phase in kept:
             return "held", one
     return "absent", None
+
+
+def keeps_ports(rows, server) -> bool:
+    """Whether a guest that is to go from this host may still run here: its ports, and with them its firewall, stay."""
+    for one in rows.moves.get(server.id, []):
+        if one.dest_host_id != rows.host.id or one.observed_dest.get("state") == "gone":
+            continue
+        if one.phase == "undoing" or (server.deleted_at is not None and one.kind == LIVE):
+            return True
+    return False
 
 
 def build_move(rows, server, part: str, migration) -> dict:
     """The fields of the document's server that its move adds: incoming, outgoing, held, backup, and power."""
     same = [one for one in rows.moves.get(server.id, []) if one.source_host_id == one.dest_host_id]
-    if same:
-        return _build_same_host(same[-1])
-    if migration is None:
-        return {}
+    backup = _build_same_host(same[-1]) if same else {}
+    if migration is None or migration in same:
+        return backup
+    return {**backup, **_build_other_host(rows, server, part, migration)}
+
+
+def _build_other_host(rows, server, part: str, migration) -> dict:
     live = migration.kind == LIVE
     kind = "live" if live else "cold"
     if part == "incoming":
@@ -40,6 +54,8 @@ def build_move(rows, server, part: str, migration) -> dict:
         return {"held": True, "power": "off"}
     if migration.source_host_id != rows.host.id:
         return {}  # it has arrived: a guest like any other
+    if migration.kind == EVACUATION:
+        return {"held": True, "power": "off"}  # should the host come back: it is wanted elsewhere
     if migration.phase == "undoing":
         return {"held": True, "power": "off"} if server.move is not None else {}
     outgoing = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sqlalchemy import or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from ..models import (
@@ -28,7 +28,7 @@ from ..models import (
     VolumeAttachment,
 )
 from ..models.networks import DHCP, ROUTER_GATEWAY, ROUTER_INTERFACE
-from .moves import choose_part
+from .moves import choose_part, keeps_ports
 
 
 @dataclass
@@ -64,8 +64,9 @@ def read_rows(session: Session, host: Host) -> Rows:
     """All that the document of ``host`` depends on."""
     rows = Rows(host)
     _read_moves(session, rows)
-    here = or_(Server.host_id == host.id, Server.id.in_(list(rows.moves)))
-    rows.servers = _sorted(session, select(Server).where(here, Server.gone_at.is_(None)))
+    # One that is gone from where it was may still have to go from the other host of its move.
+    here = or_(and_(Server.host_id == host.id, Server.gone_at.is_(None)), Server.id.in_(list(rows.moves)))
+    rows.servers = _sorted(session, select(Server).where(here))
     parts = {server.id: choose_part(rows, server)[0] for server in rows.servers}
     _read_volumes(session, rows)
     image_ids = {s.image_id for s in rows.servers if s.image_id and parts[s.id] in ("home", "incoming")}
@@ -73,7 +74,7 @@ def read_rows(session: Session, host: Host) -> Rows:
     rows.images = _sorted(session, select(Image).where(Image.id.in_(image_ids))) if image_ids else []
     # A tombstone keeps its ports until the guest is seen gone: no guest runs without its firewall.
     server_ids = {server.id for server in rows.servers if server.host_id == host.id}
-    incoming = {server.id for server in rows.servers if parts[server.id] == "incoming"}
+    incoming = {s.id for s in rows.servers if parts[s.id] == "incoming" or keeps_ports(rows, s)}
     port_options = (selectinload(Port.addresses), selectinload(Port.security_groups))
     rows.ports = [
         port

@@ -81,6 +81,8 @@ def build_servers(rows: Rows) -> list[dict]:
     documents = []
     for server in rows.servers:
         part, move = choose_part(rows, server)
+        if part == "none":
+            continue
         if part == "absent":
             documents.append({"id": server.id, "project_id": server.project_id, "wanted": "absent"})
             continue

@@ -17,7 +17,7 @@ from .networks import (
     Subnet,
 )
 from .quotas import Quota, read_limit
-from .servers import ConsoleLog, Flavor, FlavorAccess, Keypair, Server, ServerAction
+from .servers import ConsoleLog, Flavor, FlavorAccess, Keypair, Server, ServerAction, finish_actions
 from .volumes import Snapshot, Volume, VolumeAttachment, VolumeType, VolumeTypeAccess
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "VolumeAttachment",
     "VolumeType",
     "VolumeTypeAccess",
+    "finish_actions",
     "new_hex_id",
     "new_uuid",
     "now",

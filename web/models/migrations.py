@@ -26,7 +26,7 @@ class Migration(Base):
     user_id: Mapped[str]
     kind: Mapped[str]  # live-migration | migration | resize | evacuation
     source_host_id: Mapped[str] = mapped_column(ForeignKey("hosts.id"), index=True)
-    dest_host_id: Mapped[str] = mapped_column(ForeignKey("hosts.id"), index=True)
+    dest_host_id: Mapped[str | None] = mapped_column(ForeignKey("hosts.id"), index=True)  # empty: none was found
     old_flavor_id: Mapped[str]
     old_flavor: Mapped[dict]
     new_flavor_id: Mapped[str]
@@ -40,8 +40,11 @@ class Migration(Base):
     phase: Mapped[str] = mapped_column(default="preparing", index=True)
     outcome: Mapped[str | None]  # completed | failed | cancelled | confirmed | reverted
     error: Mapped[str | None] = mapped_column(Text)
-    phase_at: Mapped[datetime] = mapped_column(default=now)
+    phase_at: Mapped[datetime] = mapped_column(default=now)  # since then, or since it was last seen to go on
+    # Only documents from these generations on know of the phase; what older ones led to says nothing of it.
+    source_generation: Mapped[int] = mapped_column(default=0)
+    dest_generation: Mapped[int] = mapped_column(default=0)
 
-    # what was seen
+    # what was seen; also {phase, at, running, fenced, failures}, see reconcile/observe_migrations.py
     observed_source: Mapped[dict] = mapped_column(default=dict)  # {state, error, progress, address, port, name}
     observed_dest: Mapped[dict] = mapped_column(default=dict)  # {state, error, progress}

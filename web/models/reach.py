@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from .hosts import touch
+from .migrations import Migration
 from .networks import ROUTER_INTERFACE, Network, Port, PortSecurityGroup, Router, SecurityGroupRule
 
 
@@ -38,23 +39,28 @@ def _read_network_hosts(session: Session, networks: set[str]) -> set[str]:
     routers = set(session.scalars(select(Router.id).where(Router.gateway_network_id.in_(external)))) if external else ()
     tied = read_tied_networks(session, networks, routers)
     found = select(Port.host_id).where(Port.network_id.in_(tied), Port.host_id.is_not(None)).distinct()
-    return set(session.scalars(found))
+    return set(session.scalars(found)) | set(session.scalars(_select_expecting().where(Port.network_id.in_(tied))))
+
+
+def _select_expecting():
+    """The hosts that guests are on their way to: their documents hold the ports already."""
+    moving = select(Migration.dest_host_id).join(Port, Port.device_id == Migration.server_id)
+    return moving.where(Migration.phase.in_(("preparing", "sending"))).distinct()
 
 
 def _read_group_hosts(session: Session, groups: set[str]) -> set[str]:
     if not groups:
         return set()
     naming = select(SecurityGroupRule.security_group_id).where(SecurityGroupRule.remote_group_id.in_(groups))
+    member = PortSecurityGroup.security_group_id.in_(groups) | PortSecurityGroup.security_group_id.in_(naming)
     found = (
         select(Port.host_id)
         .join(PortSecurityGroup, PortSecurityGroup.port_id == Port.id)
-        .where(
-            Port.host_id.is_not(None),
-            PortSecurityGroup.security_group_id.in_(groups) | PortSecurityGroup.security_group_id.in_(naming),
-        )
+        .where(Port.host_id.is_not(None), member)
         .distinct()
     )
-    return set(session.scalars(found))
+    expecting = _select_expecting().join(PortSecurityGroup, PortSecurityGroup.port_id == Port.id).where(member)
+    return set(session.scalars(found)) | set(session.scalars(expecting))
 
 
 def _touch_all(session: Session, hosts: Iterable[str], request_id: str | None) -> None:
@@ -65,6 +71,16 @@ def _touch_all(session: Session, hosts: Iterable[str], request_id: str | None) -
 def touch_network(session: Session, network_id: str, request_id: str | None = None) -> None:
     """Every host whose document holds the network; of an external one, the hosts of all routers on it."""
     _touch_all(session, _read_network_hosts(session, {network_id}), request_id)
+
+
+def touch_hosts_and_networks(
+    session: Session, hosts: Iterable[str], networks: Iterable[str], request_id: str | None = None
+) -> None:
+    """The hosts, and every host whose document holds one of the networks."""
+    found = set(hosts)
+    for network_id in networks:
+        found |= _read_network_hosts(session, {network_id})
+    _touch_all(session, found, request_id)
 
 
 def touch_router(session: Session, router_id: str, request_id: str | None = None) -> None:

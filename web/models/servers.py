@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint, update
+from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from .base import Base, new_uuid, now
 
@@ -153,3 +153,12 @@ class ServerAction(Base):
     message: Mapped[str | None] = mapped_column(Text)
     started_at: Mapped[datetime] = mapped_column(default=now)
     finished_at: Mapped[datetime | None]
+
+
+def finish_actions(session: Session, server_id: str, message: str | None) -> None:
+    """All that was asked of the server has ended: well, or with the message."""
+    session.execute(
+        update(ServerAction)
+        .where(ServerAction.server_id == server_id, ServerAction.finished_at.is_(None))
+        .values(finished_at=now(), message=message)
+    )

@@ -12,12 +12,32 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, selectinload
 
 from ..allocation import release_port
-from ..models import ConsoleLog, FloatingIP, Host, HostRequest, Port, Router, Run, Server, ServerAction, now, touch
+from ..models import (
+    ConsoleLog,
+    FloatingIP,
+    Host,
+    HostRequest,
+    Migration,
+    Port,
+    Router,
+    Run,
+    Server,
+    finish_actions,
+    now,
+    touch,
+)
 from ..models.reach import touch_port
 from .observe_attachments import end_attachments, store_attachments
+from .observe_migrations import (
+    apply_move_deadlines,
+    is_gone_elsewhere,
+    read_other_hosts,
+    store_closed_exports,
+    store_moves,
+)
 from .observe_volumes import store_volumes
 from .run import Outcome
-from .status import has_converged, refresh_status
+from .status import MOVING, has_converged, refresh_status
 
 PENDING_S = 1
 MAX_BACKOFF_S = 60
@@ -27,7 +47,8 @@ FAULT_CODE = 500
 
 def store_outcome(session: Session, settings, run: Run, document: dict, outcome: Outcome) -> bool:
     """Store a finished run; False, and nothing stored, where its lease is no longer held."""
-    host = session.get(Host, run.host_id, with_for_update=True)
+    held = _hold_hosts(session, run.host_id)
+    host = session.get(Host, run.host_id)
     if host is None or host.fence != run.fence or host.lease_owner != run.worker:
         run.state, run.error, run.finished_at = "lost", "another worker had taken the host's lease", now()
         return False
@@ -40,13 +61,14 @@ def store_outcome(session: Session, settings, run: Run, document: dict, outcome:
     run.changed = bool(outcome.result.get("changed"))
     host.lease_owner = host.lease_expires_at = None
     if outcome.ok:
-        retry_s = _store_observed(session, settings, host, document, outcome.result)
+        retry_s = _store_observed(session, settings, host, held, document, outcome.result)
         host.failures, host.error = 0, None
     else:
         host.failures += 1
         host.error = outcome.error
         retry_s = min(2 ** min(host.failures - 1, 10), MAX_BACKOFF_S)
     _apply_deadlines(session, settings, host, document)
+    apply_move_deadlines(session, settings, host, held)
     session.flush()
     session.refresh(host, ["generation"])
     # Else a request came in meanwhile, or what was just seen has changed the document: the host is due at once.
@@ -55,7 +77,20 @@ def store_outcome(session: Session, settings, run: Run, document: dict, outcome:
     return True
 
 
-def _store_observed(session: Session, settings, host: Host, document: dict, result: dict) -> float:
+def _hold_hosts(session: Session, host_id: str) -> set[str]:
+    """Hold the host's row and those of the hosts it shares moves with, in one order for all: ids of what is held."""
+    ids = read_other_hosts(session, host_id)
+    session.scalars(
+        select(Host)
+        .where(Host.id.in_(ids))
+        .order_by(Host.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+    return ids
+
+
+def _store_observed(session: Session, settings, host: Host, held: set[str], document: dict, result: dict) -> float:
     """Store what was seen; seconds until the host wants to be looked at again."""
     observed = result["observed"]
     host.observed_generation = document["generation"]
@@ -70,19 +105,24 @@ def _store_observed(session: Session, settings, host: Host, document: dict, resu
     }
     for wanted in document["servers"]:
         server = rows.get(wanted["id"])
-        if server is None:
-            continue
+        if server is None or server.host_id != host.id:
+            continue  # what another host has of it is its move's, see observe_migrations.py
         outcome = result["objects"].get("servers", {}).get(server.id, {"ok": True, "error": None})
         _store_server(session, host, server, wanted, observed.get("servers", {}).get(server.id), outcome)
         if server.observed_failures:
             failures.append(min(2 ** (server.observed_failures - 1), MAX_BACKOFF_S))
         if server.gone_at is not None and server.observed_at == host.observed_at:
             failures.append(0)  # what it used (bridges, chains) can go in the next run
-    _store_network(session, observed)
-    store_attachments(session, document, result)
+    _store_network(session, host, observed)
+    store_attachments(session, host, document, result)
     volumes_wait_s = store_volumes(session, host, document, result)
     if volumes_wait_s is not None:
         failures.append(volumes_wait_s)
+    moves_wait_s = store_moves(session, settings, host, held, document, result)
+    if moves_wait_s is not None:
+        failures.append(moves_wait_s)
+    store_closed_exports(session, settings)
+    _store_gone_elsewhere(session, host, document)
     return min(failures)
 
 
@@ -101,7 +141,9 @@ def _store_seen(session: Session, host: Host, server: Server, wanted: dict, seen
     server.observed_failures = 0 if outcome["ok"] else server.observed_failures + 1
     if wanted["wanted"] == "absent":
         if seen is None and outcome["ok"]:
-            _store_gone(session, server)
+            server.observed_state = server.observed_reason = None
+            if server.deleted_at is not None and is_gone_elsewhere(session, server):
+                _store_gone(session, server)
         return
     server.observed_state = seen["state"] if seen else None
     server.observed_reason = seen.get("reason") if seen else None
@@ -113,11 +155,13 @@ def _store_seen(session: Session, host: Host, server: Server, wanted: dict, seen
     if _was_shut_down_inside(server, wanted, seen):
         server.power = "off"
         server.operation = None
+    if server.move in MOVING:
+        return  # what it is to come to is its move's, and so is what goes wrong
     if has_converged(server) and outcome["ok"]:
         server.built_at = server.built_at or now()
         server.fault_code = server.fault_message = server.fault_details = server.fault_at = None
         server.operation = server.operation_deadline = None
-        _finish_actions(session, server, None)
+        finish_actions(session, server.id, None)
     elif server.observed_failures >= TRIES:
         store_fault(session, server, server.observed_error or "the host gave no reason")
 
@@ -143,15 +187,7 @@ def store_fault(session: Session, server: Server, message: str) -> None:
         server.fault_code, server.fault_message, server.fault_at = FAULT_CODE, message, now()
         server.fault_details = None
     server.operation = server.operation_deadline = None
-    _finish_actions(session, server, "Error")
-
-
-def _finish_actions(session: Session, server: Server, message: str | None) -> None:
-    session.execute(
-        update(ServerAction)
-        .where(ServerAction.server_id == server.id, ServerAction.finished_at.is_(None))
-        .values(finished_at=now(), message=message)
-    )
+    finish_actions(session, server.id, "Error")
 
 
 def _store_gone(session: Session, server: Server) -> None:
@@ -159,7 +195,7 @@ def _store_gone(session: Session, server: Server) -> None:
     server.observed_state = server.observed_reason = None
     server.gone_at = now()
     server.operation = server.operation_deadline = None
-    _finish_actions(session, server, None)
+    finish_actions(session, server.id, None)
     ports = session.scalars(
         select(Port).where(Port.device_id == server.id).options(selectinload(Port.addresses))
     ).unique()
@@ -173,6 +209,23 @@ def _store_gone(session: Session, server: Server) -> None:
     touch(session, server.host_id)
 
 
+def _store_gone_elsewhere(session: Session, host: Host, document: dict) -> None:
+    """Deleted guests that only this host still had a part of: their own host was seen without them before."""
+    absent = [server["id"] for server in document["servers"] if server["wanted"] == "absent"]
+    waiting = select(Server).where(
+        Server.id.in_(absent), Server.host_id != host.id, Server.deleted_at.is_not(None), Server.gone_at.is_(None)
+    )
+    for server in session.scalars(waiting).all():
+        own = [
+            one.observed_source if one.source_host_id == server.host_id else one.observed_dest
+            for one in session.scalars(select(Migration).where(Migration.server_id == server.id))
+            if server.host_id in (one.source_host_id, one.dest_host_id)
+        ]
+        if own and own[-1].get("state") == "gone" and is_gone_elsewhere(session, server):
+            _store_gone(session, server)
+            refresh_status(server)
+
+
 def _store_console(session: Session, server: Server, console: dict) -> None:
     log = session.get(ConsoleLog, server.id)
     if log is None:
@@ -182,15 +235,17 @@ def _store_console(session: Session, server: Server, console: dict) -> None:
     server.observed_console_done = max(server.observed_console_done, console["seq"])
 
 
-def _store_network(session: Session, observed: dict) -> None:
+def _store_network(session: Session, host: Host, observed: dict) -> None:
     for key, model in (("ports", Port), ("routers", Router), ("floating_ips", FloatingIP)):
+        # A port that moves is on two hosts; it is as the one has it that it is bound to.
+        own = (Port.host_id == host.id,) if model is Port else ()
         states: dict[str, list[str]] = {}
         for object_id, seen in observed.get(key, {}).items():
             states.setdefault(seen["state"], []).append(object_id)
         for state, ids in states.items():
             session.execute(
                 update(model)
-                .where(model.id.in_(ids), model.observed_state.is_distinct_from(state))
+                .where(model.id.in_(ids), model.observed_state.is_distinct_from(state), *own)
                 .values(observed_state=state, updated_at=model.updated_at)
                 .execution_options(synchronize_session=False)
             )

@@ -6,23 +6,26 @@ A volume that is out of its guest is told to its storage host, which closes the 
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from ..models import Server, Volume, VolumeAttachment, now, touch
+from ..models import Host, Server, Volume, VolumeAttachment, now, touch
 from ..volume_attachments import refresh_volume
+from .status import MOVING
 
 
-def store_attachments(session: Session, document: dict, result: dict) -> None:
-    """Store for every server of the document which of its volumes are in the guest, and why one is not."""
+def store_attachments(session: Session, host: Host, document: dict, result: dict) -> None:
+    """Store for every server of the host which of its volumes are in the guest, and why one is not."""
     observed, outcomes = result["observed"].get("servers", {}), result["objects"].get("servers", {})
     wanted = {server["id"]: server for server in document["servers"] if server["wanted"] == "present"}
     if not wanted:
         return
+    settled = or_(Server.move.is_(None), Server.move.not_in(MOVING))  # a guest that moves is not all here
     pairs = session.execute(
         select(VolumeAttachment, Volume)
         .join(Volume, Volume.id == VolumeAttachment.volume_id)
-        .where(VolumeAttachment.server_id.in_(wanted))
+        .join(Server, Server.id == VolumeAttachment.server_id)
+        .where(VolumeAttachment.server_id.in_(wanted), Server.host_id == host.id, settled)
     ).all()
     for attachment, volume in pairs:
         seen = observed.get(attachment.server_id) or {}

@@ -36,6 +36,7 @@ TASK_OF_MOVE = {
     "revert": "resize_reverting",
     "evacuate": "rebuilding",
 }
+MOVING = ("live", "resize", "revert")  # its guest is the move's, not its host's alone
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ ALLOWED: dict[str, tuple] = {
     "migrate": (("active", "stopped"), IDLE),
     "resize": (("active", "stopped"), IDLE),
     "confirm_resize": (("resized",), IDLE),
-    "revert_resize": (("resized",), IDLE),
+    "revert_resize": (("resized", "error"), IDLE),
     "evacuate": (("active", "stopped", "error"), ANY),
 }
 

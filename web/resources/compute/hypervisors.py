@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
+from ...capacity import read_host_usage
 from ...errors import BadRequest, NotFound
 from ...fields import FALSE, TRUE, field, since, until
 from ...http import Context
@@ -19,7 +20,6 @@ from ...paging import Page, read_limit
 from ...policy import ADMIN, rule
 from ...routes import Route
 from ...scheduler import is_up
-from .placement import read_host_usage
 from .server_filters import build_like, refuse
 from .server_views import DOMAIN_PREFIX
 

@@ -10,17 +10,21 @@ from dataclasses import replace
 
 from sqlalchemy import func, select
 
+from ...capacity import build_offer, read_candidates, read_open_moves
 from ...errors import OverQuota
 from ...http import Context
-from ...models import Host, Project, Server, now, read_limit
-from ...scheduler import Candidate, Demand, NoValidHost, Offer, choose_host, is_up
+from ...models import Project, Server, read_limit
+from ...scheduler import Demand, NoValidHost, choose_host
 
 GIB = 1 << 30
 COUNTED = ("instances", "cores", "ram")
 
 
 def read_usage(session, project_id: str) -> dict[str, int]:
-    """{"instances", "cores", "ram" (MiB)} of the project's servers that are not gone."""
+    """{"instances", "cores", "ram" (MiB)} of the project's servers that are not gone.
+
+    A server that is resized counts with the larger of its two flavors until that is over.
+    """
     row = session.execute(
         select(
             func.count(),
@@ -28,7 +32,13 @@ def read_usage(session, project_id: str) -> dict[str, int]:
             func.coalesce(func.sum(Server.flavor["ram_mb"].as_integer()), 0),
         ).where(Server.project_id == project_id, Server.gone_at.is_(None))
     ).one()
-    return dict(zip(COUNTED, (int(value) for value in row), strict=True))
+    usage = dict(zip(COUNTED, (int(value) for value in row), strict=True))
+    for migration, server in read_open_moves(session, Server.project_id == project_id):
+        if server.gone_at is None and migration.phase != "cleaning":
+            for resource, name in (("cores", "vcpus"), ("ram", "ram_mb")):
+                larger = max(migration.old_flavor[name], migration.new_flavor[name])
+                usage[resource] += max(0, larger - server.flavor[name])
+    return usage
 
 
 def check_server_quota(ctx: Context, flavor, least: int, most: int) -> int:
@@ -58,57 +68,6 @@ def check_server_quota(ctx: Context, flavor, least: int, most: int) -> int:
     return possible
 
 
-def build_offer(settings) -> Offer:
-    """The allocation ratios that the settings give."""
-    compute = settings.compute
-    return Offer(compute.cpu_allocation_ratio, compute.ram_allocation_percent, compute.disk_allocation_percent)
-
-
-def read_host_usage(session, host_ids=None) -> dict[str, dict[str, int]]:
-    """{host id: {"servers", "vcpus", "memory_mb", "disk_gb"}} of the guests each host has or is to have, one query."""
-    statement = select(
-        Server.host_id,
-        func.count(),
-        func.coalesce(func.sum(Server.flavor["vcpus"].as_integer()), 0),
-        func.coalesce(func.sum(Server.flavor["ram_mb"].as_integer()), 0),
-        func.coalesce(func.sum(Server.flavor["disk_gb"].as_integer()), 0),
-    ).where(Server.gone_at.is_(None), Server.host_id.is_not(None))
-    if host_ids is not None:
-        statement = statement.where(Server.host_id.in_(host_ids))
-    return {
-        host_id: {"servers": count, "vcpus": int(vcpus), "memory_mb": int(memory), "disk_gb": int(disk)}
-        for host_id, count, vcpus, memory, disk in session.execute(statement.group_by(Server.host_id))
-    }
-
-
-def read_candidates(ctx: Context) -> list[Candidate]:
-    """Every host as the scheduler sees it; the rows are held until the transaction ends."""
-    hosts = ctx.session.scalars(select(Host).order_by(Host.id).with_for_update()).all()
-    usage = read_host_usage(ctx.session)
-    at, sweep_s = now(), ctx.settings.worker.sweep_s
-    candidates = []
-    for host in hosts:
-        facts = (host.observed or {}).get("host") or {}
-        used = usage.get(host.id, {"vcpus": 0, "memory_mb": 0, "disk_gb": 0})
-        candidates.append(
-            Candidate(
-                id=host.id,
-                name=host.name,
-                zone=host.zone,
-                enabled=host.enabled,
-                up=bool(facts) and is_up(host.observed_at, host.forced_down, at, sweep_s, host.failures),
-                vcpus=facts.get("vcpus", 0),
-                memory_mb=facts.get("memory_mb", 0),
-                disk_gb=facts.get("disk_gb", 0),
-                used_vcpus=used["vcpus"],
-                used_memory_mb=used["memory_mb"],
-                used_disk_gb=used["disk_gb"],
-                hypervisor="hypervisor" in host.roles,
-            )
-        )
-    return candidates
-
-
 def build_demand(flavor, image, zone: str | None, host: str | None) -> Demand:
     """What a guest of the flavor needs; with a flavor of no disk, the disk its image needs."""
     disk_gb = flavor.disk_gb + flavor.ephemeral_gb
@@ -119,7 +78,7 @@ def build_demand(flavor, image, zone: str | None, host: str | None) -> Demand:
 
 def place(ctx: Context, demand: Demand, count: int) -> list[str | NoValidHost]:
     """For each of ``count`` guests the id of its host, or why there is none."""
-    candidates = read_candidates(ctx)
+    candidates = read_candidates(ctx.session, ctx.settings)
     offer = build_offer(ctx.settings)
     chosen: list[str | NoValidHost] = []
     for _ in range(count):

@@ -10,9 +10,11 @@ from datetime import timedelta
 
 from sqlalchemy import select
 
+from ...capacity import read_hosts
 from ...errors import Conflict, NotFound
 from ...http import Context
-from ...models import Host, Server, ServerAction, now, touch
+from ...models import Host, Project, Server, ServerAction, now, touch
+from ...moves import read_open_of_server
 from ...policy import rule
 from ...reconcile.status import check_allowed, refresh_status
 
@@ -37,14 +39,32 @@ def find_server_to_change(ctx: Context, server_id: str, action: str | None, name
     """
     row = find_server(ctx, server_id)
     if not ctx.database.is_sqlite:
-        if row.host_id is not None:
-            ctx.session.execute(select(Host.id).where(Host.id == row.host_id).with_for_update())
+        hosts = {row.host_id}
+        for migration in read_open_of_server(ctx.session, row.id):
+            hosts |= {migration.source_host_id, migration.dest_host_id}
+        held = select(Host.id).where(Host.id.in_(hosts - {None})).order_by(Host.id).with_for_update()
+        ctx.session.execute(held).all()
         ctx.session.refresh(row, with_for_update=True)
         if row.gone_at is not None:
             raise NotFound(f"Instance {server_id} could not be found.")
     check_unlocked(ctx, row)
     if action is not None:
         check_allowed(row, action)
+    return row
+
+
+def find_server_to_move(ctx: Context, server_id: str, action: str, quota: bool = False) -> Server:
+    """As `find_server_to_change`, with all hosts held, as whoever places guests holds them; with ``quota`` first the
+    project of the server."""
+    row = find_server(ctx, server_id)
+    if quota:
+        ctx.session.execute(select(Project.id).where(Project.id == row.project_id).with_for_update())
+    read_hosts(ctx.session)
+    ctx.session.refresh(row, with_for_update=True)
+    if row.gone_at is not None:
+        raise NotFound(f"Instance {server_id} could not be found.")
+    check_unlocked(ctx, row)
+    check_allowed(row, action)
     return row
 
 

@@ -39,6 +39,7 @@ from ...http import Context
 from ...models import Host, Network, Port, Server, new_uuid, now, touch
 from ...models.networks import COMPUTE
 from ...models.reach import touch_port
+from ...moves import follow_deletion
 from ...paging import Page, read_page
 from ...policy import MEMBER, READER, rule
 from ...reconcile.status import refresh_status
@@ -319,6 +320,7 @@ def delete_server(ctx: Context, server_id: str) -> None:
     else:
         server.operation = "delete"
         server.operation_deadline = now() + timedelta(seconds=ctx.settings.worker.operation_timeout_s)
+        follow_deletion(ctx.session, ctx.settings, server, ctx.request_id)
     mark_changed(ctx, server)
 
 

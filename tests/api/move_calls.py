@@ -1,0 +1,132 @@
+"""Hosts made of dicts between which guests move, a worker for them, and what must hold after every run."""
+
+from __future__ import annotations
+
+from compute_cloud import COMPUTE, add_image, read_server
+from fake_host import FakeHost
+from sqlalchemy import select
+
+from web.models import Host, Migration, ServerAction, now
+from web.reconcile.loop import Worker
+
+VERSION = "2.96"
+FACTS = {
+    "vcpus": 8,
+    "memory_mb": 16384,
+    "disk_gb": 100,
+    "virt_type": "qemu",
+    "hypervisor_version": 7002022,
+    "cpu_info": {"arch": "x86_64", "vendor": "AMD", "model": "EPYC", "features": ["aes", "avx"]},
+}
+
+
+class Hosts:
+    """Hypervisors a, b and c (a is the cloud's first host under its new name), each played by a FakeHost."""
+
+    def __init__(self, cloud, names=("a", "b", "c")):
+        self.cloud = cloud
+        self.fakes = {name: FakeHost() for name in names}
+        for name, fake in self.fakes.items():
+            fake.peers = [other for key, other in self.fakes.items() if key != name]
+        with cloud.database.write.begin() as session:
+            first = session.scalar(select(Host))
+            first.name, first.settings = names[0], {"tunnel_address": "192.0.2.1"}
+            first.observed = {"host": FACTS}
+            for number, name in enumerate(names[1:], 2):
+                session.add(
+                    Host(
+                        name=name,
+                        roles=["hypervisor"],
+                        settings={"tunnel_address": f"192.0.2.{number}"},
+                        observed={"host": FACTS},
+                        observed_at=now(),
+                    )
+                )
+        self.worker = self.make_worker()
+        self.image = add_image(cloud)
+
+    def make_worker(self) -> Worker:
+        def run(settings, name, connection, document):
+            return self.fakes[name](settings, name, connection, document)
+
+        return Worker(self.cloud.settings, self.cloud.database, run=run)
+
+    def read_hosts(self) -> dict[str, Host]:
+        with self.cloud.database.read() as session:
+            return {host.name: host for host in session.scalars(select(Host).order_by(Host.name))}
+
+    def set_host(self, name: str, **columns) -> None:
+        with self.cloud.database.write.begin() as session:
+            host = session.scalar(select(Host).where(Host.name == name))
+            for column, value in columns.items():
+                setattr(host, column, value)
+
+    def turn(self, *names: str) -> None:
+        """One run against each host (by default all), and what must hold after any run."""
+        hosts = self.read_hosts()
+        for name in names or self.fakes:
+            self.worker.run_once(hosts[name].id)
+            self.check()
+
+    def settle(self, most: int = 14) -> None:
+        """Run whatever is due until nothing is, or ``most`` rounds."""
+        for _ in range(most):
+            hosts = self.read_hosts().values()
+            due = [one.name for one in hosts if one.observed_generation != one.generation or one.observed_pending]
+            if not due:
+                return
+            self.turn(*due)
+
+    def check(self) -> None:
+        """No guest runs twice, and none that is wanted has lost its disk."""
+        for key in {key for fake in self.fakes.values() for key in fake.state}:
+            running = [name for name, fake in self.fakes.items() if fake.state.get(key, {}).get("state") == "running"]
+            assert len(running) <= 1, f"{key} runs on {running}"
+            server = read_server(self.cloud, key)
+            if server.deleted_at is None and server.built_at is not None:
+                assert any(key in fake.disks for fake in self.fakes.values()), f"the disk of {key} is lost"
+
+    def boot(self, **fields) -> str:
+        """The id of a new server that runs on host a."""
+        body = {"name": "web1", "flavorRef": "1", "imageRef": self.image, "networks": "none", "host": "a"} | fields
+        answer = self.cloud.post(f"{COMPUTE}/servers", {"server": body}, user="admin", version=VERSION)
+        assert answer.status_code == 202, answer.text
+        server_id = answer.json["server"]["id"]
+        self.settle()
+        self.settle()
+        assert read_server(self.cloud, server_id).status == "ACTIVE"
+        self.fakes["a"].disks[server_id] = "what the guest wrote"
+        return server_id
+
+    def act(self, server_id: str, name: str, body=None, user: str = "admin", version: str = VERSION, expected=None):
+        """Ask for an action; ``expected`` is the status, by default one that is no refusal."""
+        answer = self.cloud.post(f"{COMPUTE}/servers/{server_id}/action", {name: body}, user=user, version=version)
+        if expected is None:
+            assert answer.status_code in (200, 202, 204), answer.text
+        else:
+            assert answer.status_code == expected, answer.text
+        return answer
+
+    def live(self, server_id: str, host: str | None = "b", **options):
+        return self.act(server_id, "os-migrateLive", {"host": host, "block_migration": "auto"}, **options)
+
+    def show(self, server_id: str) -> dict:
+        answer = self.cloud.get(f"{COMPUTE}/servers/{server_id}", user="admin", version=VERSION)
+        assert answer.status_code == 200, answer.text
+        return answer.json["server"]
+
+    def where(self, server_id: str) -> tuple[str, str, str | None]:
+        """(host, status, task state) that the API shows."""
+        view = self.show(server_id)
+        return view["OS-EXT-SRV-ATTR:host"], view["status"], view["OS-EXT-STS:task_state"]
+
+    def read_move(self, server_id: str) -> Migration:
+        with self.cloud.database.read() as session:
+            statement = select(Migration).where(Migration.server_id == server_id).order_by(Migration.id.desc())
+            return session.scalars(statement).first()
+
+    def read_actions(self, server_id: str) -> list[tuple[str, bool, str | None]]:
+        """[(action, finished, message)] of the server, the oldest first."""
+        with self.cloud.database.read() as session:
+            statement = select(ServerAction).where(ServerAction.server_id == server_id).order_by(ServerAction.id)
+            return [(row.action, row.finished_at is not None, row.message) for row in session.scalars(statement)]
