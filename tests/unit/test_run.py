@@ -95,8 +95,8 @@ def test_what_a_run_brought_back(status, events, ok, error):
     assert (error is None and outcome.error is None) or error in outcome.error
 
 
-CHANGED = """Task failed: Data could not be sent to remote host "10.0.0.3". Make sure this host can be reached over ssh: \
-@@@@@@@@@@@
+CHANGED = """Task failed: Data could not be sent to remote host "10.0.0.3". Make sure \
+this host can be reached over ssh: @@@@@@@@@@@
 @    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
 @@@@@@@@@@@
 IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!
