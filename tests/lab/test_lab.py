@@ -1,4 +1,4 @@
-"""molecule/hosts/lab.py itself: what hosts.yml may say; a lab of one container, killed at any moment, leaves nothing."""
+"""molecule/hosts/lab.py itself: what hosts.yml may say; a lab, killed at any moment, leaves nothing."""
 
 from __future__ import annotations
 
