@@ -187,11 +187,14 @@ need_lab() {
 
 run_hosts() {
     need_lab hosts
+    say "hosts: labs that are made, killed and taken away"
+    run_pytest lab tests/lab
     run_scenario multi-host
 }
 
 run_molecule() {
     need_lab molecule
+    run_pytest lab tests/lab
     local folder
     for folder in molecule/*/molecule.yml; do run_scenario "$(basename "$(dirname "$folder")")"; done
 }
