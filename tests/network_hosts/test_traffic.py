@@ -72,9 +72,9 @@ def test_bytes_arrive_whole(guests):
     source.run("dd if=/dev/urandom of=/tmp/big bs=1024 count=1024 2>/dev/null")
     wanted = source.run("sha256sum </tmp/big").split()[0]
     # Something on standard input: with none it would close its side at once, and the other would stop.
-    target.run("(sleep 90 | nc -l -p 9000 >/tmp/big) </dev/null >/dev/null 2>&1 &")
-    source.run(f"sleep 1; timeout 40 nc {target.four} 9000 </tmp/big", code=None)
-    seen = target.run("sha256sum </tmp/big")
+    target.run(f"(sleep 90 | busybox nc -l -p 9000 >/tmp/{target.name}) </dev/null >/dev/null 2>&1 &")
+    source.run(f"sleep 1; timeout 40 busybox nc {target.four} 9000 </tmp/big", code=None)
+    seen = target.run(f"sha256sum </tmp/{target.name}")
     assert seen.split()[:1] == [wanted]
 
 
@@ -83,7 +83,7 @@ def test_each_host_translates_with_its_own_address(guests):
     wanted = {"a-one": "172.24.4.101", "a-two": "172.24.4.102", "a-far": "172.24.4.12", "b-one": "172.24.4.21"}
     with listening(8090) as seen:
         for name, address in wanted.items():
-            guests[name].run(f"echo | timeout 5 nc {LAB} 8090", code=None)
+            guests[name].run(f"echo | timeout 5 busybox nc {LAB} 8090", code=None)
             assert seen[-1:] == [address], name
 
 
@@ -101,10 +101,11 @@ def test_tenants_with_one_range_are_apart(guests):
         assert not guests[name].reaches(guests["b-one"].four)
         assert not guests[name].reaches(guests["b-one"].six)
     assert guests["b-two"].reaches(guests["b-one"].four)
-    guests["a-two"].run("(timeout 40 nc -l -p 9100 -e /bin/hostname) </dev/null >/dev/null 2>&1 &")
-    guests["b-two"].run("(timeout 40 nc -l -p 9100 -e /bin/hostname) </dev/null >/dev/null 2>&1 &")
-    assert guests["b-one"].run("sleep 1; echo | timeout 5 nc 10.1.0.6 9100", code=None).strip() == "b-two"
-    assert guests["a-one"].run("echo | timeout 5 nc 10.1.0.6 9100", code=None).strip() == "a-two"
+    for name in ("a-two", "b-two"):
+        guests[name].run(f"(echo {name} | timeout 40 busybox nc -l -p 9100) </dev/null >/dev/null 2>&1 &")
+    for caller, answer in (("b-one", "b-two"), ("a-one", "a-two")):
+        said = guests[caller].run("sleep 1; sleep 3 | timeout 5 busybox nc 10.1.0.6 9100", code=None)
+        assert said.strip() == answer
 
 
 def test_gateways_stay_on_their_hosts(hosts):
