@@ -50,8 +50,8 @@ def apply_disk(document: dict, server: dict, directory: Path) -> dict:
     return base
 
 
-def run_qemu_img(*arguments: str, seconds: float = QEMU_IMG_DEADLINE_S) -> None:
-    """qemu-img with these words; KumoError with what it said where it failed."""
+def run_qemu_img(*arguments: str, seconds: float = QEMU_IMG_DEADLINE_S) -> str:
+    """What qemu-img prints to these words; KumoError with what it said where it failed."""
     try:
         ended = subprocess.run(
             ["qemu-img", *arguments],
@@ -68,3 +68,4 @@ def run_qemu_img(*arguments: str, seconds: float = QEMU_IMG_DEADLINE_S) -> None:
         raise KumoError(f"qemu-img {arguments[0]} took longer than {seconds} s") from None
     if ended.returncode:
         raise KumoError(f"qemu-img {arguments[0]} failed: {ended.stderr.strip()[:500]}")
+    return ended.stdout

@@ -7,9 +7,9 @@ the image before any tool opens it (security cases 1 and 6). Decides nothing (``
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import subprocess
 import time
 from pathlib import Path
 
@@ -98,6 +98,12 @@ def apply_drop_secrets(document: dict, server: dict) -> None:
     drop_secrets_of(document, server["id"])
 
 
+def apply_settle(document: dict, server: dict) -> None:
+    """The guest is at home here: nothing of its move is kept."""
+    drop_secrets_of(document, server["id"])
+    guests.store(document, server["id"], {"move": None})
+
+
 def drop_secrets_of(document: dict, server_id: str) -> None:
     """The passwords that were kept in libvirt for a guest on its way."""
     move = (guests.read_kept(document, server_id) or {}).get("move") or {}
@@ -108,71 +114,65 @@ def drop_secrets_of(document: dict, server_id: str) -> None:
 
 def apply_receive(document: dict, server: dict) -> None:
     """Copy its disk from the other host, a task; what is on volumes is there already."""
-    directory = guests.build_directory(document, server["id"])
     if not guest_volumes.has_local_root(server):
         _finish(document, server)
         return
-    kept = guests.read_kept(document, server["id"])
-    base = str(images.build_image_path(document, kept["disk"]["image"]))
-    try:
-        command = build_copy(server["incoming"]["offer"], directory / ".disk.part")
-    except KumoError as error:
-        guests.note_failure(document, server["id"], str(error))
-        return
-
-    def copy(progress):
-        _copy(command, directory, (base, kept["disk"]["driver"]), progress)
-        _finish(document, server)
-
-    tasks.apply_start(document, moves.RECEIVE, server["id"], copy)
+    tasks.apply_forget(document, moves.RECEIVE, server["id"])
+    tasks.apply_start(document, moves.RECEIVE, server["id"], lambda progress: _copy(document, server, progress))
     tasks.wait(document, moves.RECEIVE, server["id"], time.monotonic() + RECEIVE_WAIT_S)
 
 
-def build_copy(offer: dict, target: Path) -> list[str]:
-    """qemu-img's words that copy an offered disk's bytes: both sides are raw, nobody looks for a format in them."""
+def build_source(offer: dict) -> list[str]:
+    """qemu-img's words that name an offered disk, as the bytes it is of: nobody looks for a format in them."""
     if not offer.get("address") or not offer.get("port") or not offer.get("name"):
         raise KumoError("the other host offers no disk")
     source = {"driver": "raw", "file.driver": "nbd", "file.host": offer["address"], "file.port": str(offer["port"])}
     source |= {"file.export": offer["name"], "file.tls-creds": "tls"}
     options = ",".join(f"{name}={value.replace(',', ',,')}" for name, value in source.items())
-    return [
-        "qemu-img", "convert", "-p", "-O", "raw", "--object", outgoing.build_credentials("client"),
-        "--image-opts", options, str(target),
-    ]  # fmt: skip
+    return ["--object", outgoing.build_credentials("client"), "--image-opts", options]
 
 
-def _copy(command: list[str], directory: Path, base: tuple, progress) -> None:
+def _read_offered_size(offer: dict) -> int:
+    """How many bytes the other host offers."""
+    return json.loads(disks.run_qemu_img("info", "--output=json", *build_source(offer)))["virtual-size"]
+
+
+def _copy(document: dict, server: dict, progress) -> None:
+    """The whole of a task: copy, look at what came, keep it."""
+    kept = guests.read_kept(document, server["id"])
+    directory, offer = guests.build_directory(document, server["id"]), server["incoming"]["offer"]
     part = directory / ".disk.part"
     part.unlink(missing_ok=True)
     try:
+        size = _read_offered_size(offer)
+        room = os.statvfs(directory)
+        if room.f_bavail * room.f_frsize < size:
+            raise KumoError(f"this host has {room.f_bavail * room.f_frsize} bytes free; the disk that comes has {size}")
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"):
             pass
-        _run_copy(command, progress)
-        check_overlay(part, *base)
+        _run_copy(["qemu-img", "convert", "-p", "-O", "raw", *build_source(offer), str(part)], size, progress)
+        check_overlay(part, str(images.build_image_path(document, kept["disk"]["image"])), kept["disk"]["driver"])
         disks.run_qemu_img("check", "-q", "-f", "qcow2", str(part), seconds=COPY_SECONDS)
         with open(part, "rb") as stream:
             os.fsync(stream.fileno())
         os.replace(part, directory / "disk")
     finally:
         part.unlink(missing_ok=True)
+    _finish(document, server)
 
 
-def _run_copy(command: list[str], progress) -> None:
-    """Run the copy and tell its progress (of 1000, for qemu-img tells no bytes)."""
+def _run_copy(command: list[str], size: int, progress) -> None:
+    """Run the copy; qemu-img tells its progress in percent."""
     with tasks.running_child(command) as child:
         said = b""
         while chunk := os.read(child.stdout.fileno(), 4096):
             said = (said + chunk)[-64:]
             found = PERCENT.findall(said)
             if found:
-                progress(int(float(found[-1]) * 10), 1000)
-        errors = child.stderr.read()[-500:].decode(errors="replace").strip()
-        try:
-            status = child.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            raise KumoError("the copy of the disk did not end") from None
-    if status:
-        raise KumoError(f"the disk could not be copied: {errors or f'qemu-img ended with {status}'}")
+                progress(int(float(found[-1]) * size / 100), size)
+        errors = child.communicate(timeout=30)[1][-500:].decode(errors="replace").strip()
+    if child.returncode:
+        raise KumoError(f"the disk could not be copied: {errors or f'qemu-img ended with {child.returncode}'}")
 
 
 def check_overlay(path: Path, base: str, driver: str) -> None:

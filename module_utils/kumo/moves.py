@@ -50,11 +50,20 @@ def is_sent(seen: dict) -> bool:
     return not seen["defined"] or (seen["state"] == "shutoff" and seen["reason"] == "migrated")
 
 
-def has_left(seen: dict, kept: dict) -> bool:
-    """Whether a guest that is said to be at home here was sent away, alive: its disk here is old."""
+def check_home(server: dict, seen: dict, kept: dict) -> None:
+    """KumoError where a live guest that is said to be at home here has gone, or never came: its disk here is not its."""
     move = kept.get("move") or {}
-    sent = move.get("side") == "out" and move.get("kind") == "live" and move.get("state") == "begun"
-    return sent and is_sent(seen)
+    if move.get("kind") != "live" or not is_sent(seen):
+        return
+    if move["side"] == "out" and move["state"] == "begun":
+        raise KumoError(
+            f"server {server['id']} has gone to another host (migration {move['migration']}); what is left of it here "
+            "is old, and is not started"
+        )
+    if move["side"] == "in":
+        raise KumoError(
+            f"server {server['id']} has not come here (migration {move['migration']}); the disk made for it is not its"
+        )
 
 
 def has_arrived(seen: dict) -> bool:
@@ -109,15 +118,15 @@ def plan_incoming(server: dict, seen: dict, kept: dict | None) -> list[tuple]:
 def _plan_secrets(server: dict, seen: dict) -> list[tuple]:
     """A guest that comes finds the passwords of its volumes here, until it runs."""
     if has_arrived(seen):
-        return plan_arrived(seen["kept"])
+        return [("drop_secrets", {}, "passwords of its volumes\n", "")] if seen["kept"]["move"]["attachments"] else []
     missing = {volume["attachment"] for volume in server["volumes"]} - set(seen["secrets"])
     return [("keep_secrets", {}, "", "passwords of its volumes, until it is here\n")] if missing else []
 
 
-def plan_arrived(kept: dict) -> list[tuple]:
-    """What a move here leaves to be cleared away once the guest runs."""
+def plan_settling(kept: dict) -> list[tuple]:
+    """The guest that came is at home here: nothing of the move is left."""
     move = kept.get("move") or {}
-    return [("drop_secrets", {}, "passwords of its volumes\n", "")] if move.get("attachments") else []
+    return [("settle", {}, f"came by migration {move['migration']}\n", "")] if move.get("side") == "in" else []
 
 
 def plan_outgoing_live(server: dict, seen: dict, kept: dict) -> list[tuple]:
@@ -166,11 +175,15 @@ def plan_outgoing_cold(document: dict, server: dict, seen: dict, kept: dict) -> 
 
 
 def plan_held(seen: dict, kept: dict | None) -> list[tuple]:
-    """Its disk stays and it does not run. One that no cold move had stopped is not stopped now: it is told of."""
+    """Its disk stays and it does not run.
+
+    A guest that a live move from here left running is told of (``observed.servers``) and not stopped: nobody can have
+    known that it would come back when the document was written.
+    """
     move = (kept or {}).get("move") or {}
-    if seen["state"] != "running" or move.get("kind") != "cold":
+    if seen["state"] != "running" or (move.get("side") == "out" and move.get("kind") == "live"):
         return []
-    return [("hold", {}, f"{seen['state']}\n", "off\n")]
+    return [("hold", {}, "running\n", "off\n")]
 
 
 def plan_backup(server: dict, seen: dict, kept: dict) -> list[tuple]:
@@ -214,113 +227,88 @@ def plan_growth(server: dict, seen: dict) -> list[tuple]:
 
 
 def report_move(document: dict, row: dict, seen: dict) -> dict | None:
-    """``observed.moves`` of one server: {migration, state, error, progress, address, port, name, running}."""
-    if row.get("wanted", "present") == "absent":
-        clean = not seen["defined"] and not seen["files"] and not seen["tasks"]
-        return _build("gone" if clean else "removing", running=seen["state"] == "running")
+    """``observed.moves`` of one server: {migration, state} and what is known of error, progress, address, port, name.
+
+    None where the document says nothing of a move.
+    """
     kept = seen["kept"]
-    running = seen["state"] == "running"
     if row.get("incoming"):
         return _report_incoming(row["incoming"], seen, kept)
     if row.get("outgoing"):
         report = _report_live if row["outgoing"]["kind"] == "live" else _report_cold
-        return report(document, row["outgoing"], seen, kept, running)
-    if row.get("held"):
-        return _build("held", running=running)
-    if row.get("backup"):
-        return _report_backup(row, seen, kept, running)
-    return None
-
-
-def _build(state: str, migration: str | None = None, error: str | None = None, **more) -> dict:
-    return {"migration": migration, "state": state, "error": error, "progress": None, **more}
+        return report(document, row["outgoing"], seen, kept)
+    return _report_backup(row, seen, kept) if row.get("backup") else None
 
 
 def _report_incoming(order: dict, seen: dict, kept: dict | None) -> dict:
     move = find_move(kept, "in", order)
-    arrived = order["kind"] == "live" and move is not None and has_arrived(seen)
-    state, error, progress = "preparing", None, None
+    report = {"migration": order["migration"], "state": "preparing"}
     if move and move["state"] == "failed":
-        state, error = "failed", move["error"]
-    elif move and move["state"] == "received":
-        state = "received"
-    elif is_under_way(seen, RECEIVE):
-        state, progress = "receiving", build_copy_progress(seen["tasks"][RECEIVE])
-    elif move:
-        state = "arrived" if arrived else "ready"
-    return {**_build(state, order["migration"], error, running=arrived), "progress": progress}
+        return {**report, "state": "failed", "error": move["error"]}
+    if move and move["state"] == "received":
+        return {**report, "state": "received"}
+    if is_under_way(seen, RECEIVE):
+        return {**report, "state": "receiving", "progress": build_copy_progress(seen["tasks"][RECEIVE])}
+    if move and order["kind"] == "live":
+        return {**report, "state": "arrived" if has_arrived(seen) else "ready"}
+    return report
 
 
-def _report_live(document: dict, order: dict, seen: dict, kept: dict | None, running: bool) -> dict:
+def _report_live(document: dict, order: dict, seen: dict, kept: dict | None) -> dict:
     move = find_move(kept, "out", order)
-    state, error = "waiting", None
+    report = {"migration": order["migration"], "state": "sending"}
     if move and move["state"] == "failed":
-        state, error = "failed", move["error"]
-    elif move and is_sending(seen):
-        state = "sending"
-    elif move and is_sent(seen):
-        state = "sent"
-    elif move:
-        state = "sending"  # what became of it is told by the next run
-    progress = seen["job"] or None
-    return {**_build(state, order["migration"], error, running=running), "progress": progress}
+        return {**report, "state": "failed", "error": move["error"]}
+    if move and not is_sending(seen) and is_sent(seen):
+        return {**report, "state": "sent"}
+    return {**report, "progress": seen["job"]} if seen["job"] else report
 
 
-def _report_cold(document: dict, order: dict, seen: dict, kept: dict | None, running: bool) -> dict:
+def _report_cold(document: dict, order: dict, seen: dict, kept: dict | None) -> dict:
     move = find_move(kept, "out", order)
-    where = {"address": None, "port": None, "name": None}
-    state, error = "stopping", None
+    report = {"migration": order["migration"], "state": "stopping"}
     if move and move["state"] == "failed":
-        state, error = "failed", move["error"]
-    elif move and seen["state"] in OFF and (move["port"] is None or is_under_way(seen, OFFER)):
-        state = "offered"
-        if move["port"] is not None:
-            address = document["settings"].get("tunnel_address")
-            where = {"address": address, "port": move["port"], "name": order["migration"]}
-    return {**_build(state, order["migration"], error, running=running), **where}
+        return {**report, "state": "failed", "error": move["error"]}
+    if not move or seen["state"] not in OFF:
+        return report
+    if move["port"] is None:
+        return {**report, "state": "offered"}
+    if not is_under_way(seen, OFFER):
+        return report
+    address = document["settings"].get("tunnel_address")
+    return {**report, "state": "offered", "address": address, "port": move["port"], "name": order["migration"]}
 
 
-def _report_backup(row: dict, seen: dict, kept: dict | None, running: bool) -> dict:
+def _report_backup(row: dict, seen: dict, kept: dict | None) -> dict:
     order = row["backup"]
+    report = {"migration": order["id"], "state": "keeping"}
+    if order["wanted"] != "kept":
+        under_way = seen["backup"] or KEEP in seen["tasks"]
+        return {**report, "state": "keeping" if under_way else order["wanted"]}
     error = _find_backup_error(order, kept)
-    local = seen["disk"] or seen["backup"]
-    if order["wanted"] in ("dropped", "restored"):
-        state = "removing" if seen["backup"] or KEEP in seen["tasks"] else "gone"
-    elif error:
-        state = "failed"
-    else:
-        state = "kept" if seen["backup"] or (not local and seen["state"] in OFF) else "keeping"
-    progress = build_copy_progress(seen["tasks"][KEEP]) if is_under_way(seen, KEEP) else None
-    return {**_build(state, order["id"], error if state == "failed" else None, running=running), "progress": progress}
+    if error:
+        return {**report, "state": "failed", "error": error}
+    if seen["backup"] or (not seen["disk"] and seen["state"] in OFF):
+        return {**report, "state": "kept"}
+    if is_under_way(seen, KEEP):
+        report["progress"] = build_copy_progress(seen["tasks"][KEEP])
+    return report
 
 
-def is_pending(row: dict, report: dict) -> bool:
+def is_pending(report: dict) -> bool:
     """Whether this host must be looked at again soon for the sake of a move."""
-    if row.get("incoming"):
-        return report["state"] in ("preparing", "ready", "receiving") and (
-            row["incoming"]["kind"] == "live" or report["state"] != "ready"
-        )
-    return report["state"] in ("sending", "waiting", "keeping", "removing", "stopping")
+    return report["state"] in ("preparing", "ready", "receiving", "sending", "stopping", "keeping")
 
 
 def build_copy_progress(task: dict) -> dict:
-    """A copy's progress in the Compute API's names, bytes."""
+    """A copy's progress, bytes."""
     total, done = task.get("total") or 0, task.get("bytes") or 0
-    return {
-        "percent": round(100 * done / total, 1) if total else 0.0,
-        "disk_total_bytes": total,
-        "disk_processed_bytes": done,
-        "disk_remaining_bytes": max(0, total - done),
-    }
+    return {"disk_total": total, "disk_processed": done, "disk_remaining": max(0, total - done)} if total else {}
 
 
 def build_job_progress(stats: dict) -> dict:
-    """libvirt's virDomainGetJobStats in the Compute API's names, bytes; empty where no job is active."""
+    """libvirt's virDomainGetJobStats as progress, bytes; empty where no job is active."""
     if not stats.get("type"):
         return {}
-    total, left = stats.get("data_total", 0), stats.get("data_remaining", 0)
-    progress = {"percent": round(100 * (1 - left / total), 1) if total else 0.0}
-    for part in ("memory", "disk"):
-        for name in ("total", "processed", "remaining"):
-            progress[f"{part}_{name}_bytes"] = stats.get(f"{part}_{name}", 0)
-    return progress
+    names = [f"{part}_{name}" for part in ("memory", "disk") for name in ("total", "processed", "remaining")]
+    return {name: stats.get(name, 0) for name in names}

@@ -128,7 +128,7 @@ def _read_taps() -> list[str]:
     up = []
     for name in os.listdir("/sys/class/net"):
         if name.startswith(prefix):
-            flags = files.readbuild_text(Path("/sys/class/net", name, "flags")).strip()
+            flags = files.read_text(Path("/sys/class/net", name, "flags")).strip()
             if flags and int(flags, 16) & 1:  # IFF_UP
                 up.append(name)
     return sorted(up)
@@ -182,11 +182,8 @@ def _plan_server(document: dict, server: dict, nics: list[dict], seen: dict, obs
     """The verbs of a guest that is at home here."""
     verbs: list[tuple] = []
     kept = seen["kept"]
-    if kept and moves.has_left(seen, kept):
-        raise KumoError(
-            f"server {server['id']} has gone to another host (migration {kept['move']['migration']}); what is left "
-            "of it here is old, and is not started"
-        )
+    if kept:
+        moves.check_home(server, seen, kept)
     has_disk = seen["disk"] or not guest_volumes.has_local_root(server)
     if not seen["defined"] or kept is None or not has_disk:
         if seen["fetching"] and not has_disk:
@@ -194,7 +191,7 @@ def _plan_server(document: dict, server: dict, nics: list[dict], seen: dict, obs
         verbs.append(("create", {}, "", build_text(_build_outline(server, nics))))
         kept = kept or guests.build_kept(server)
         seen = {**seen, "state": seen["state"] or "shutoff"}
-        verbs += moves.plan_growth(server, seen)
+        verbs += moves.plan_growth(server, seen) + moves.plan_settling(kept)
     else:
         wanted = guests.build_owned(document, server, nics, kept, observed["_virt_type"])
         have = {name: value for name, value in seen["owned"].items() if name in wanted}
@@ -205,7 +202,7 @@ def _plan_server(document: dict, server: dict, nics: list[dict], seen: dict, obs
         verbs += _plan_live_nics(nics, seen["nics"])
         verbs += guest_volumes.plan_live(server["volumes"], seen["volumes"])
         verbs += moves.plan_backup(server, seen, kept) if server["backup"] else []
-        verbs += moves.plan_growth(server, seen) + moves.plan_arrived(kept)
+        verbs += moves.plan_growth(server, seen) + moves.plan_settling(kept)
     plan = power.plan_on if server["power"] == "on" else power.plan_off
     return verbs + plan(document, server, seen, kept, observed["_now"])
 
@@ -264,6 +261,7 @@ VERBS = {
     "prepare": incoming.apply_prepare,
     "keep_secrets": incoming.apply_keep_secrets,
     "drop_secrets": incoming.apply_drop_secrets,
+    "settle": incoming.apply_settle,
     "receive": incoming.apply_receive,
     "send": outgoing.apply_send,
     "abort_move": outgoing.apply_abort,
@@ -288,10 +286,10 @@ def report_servers(document: dict, observed: dict) -> dict:
         kept = seen["kept"] or {}
         absent = row.get("wanted", "present") == "absent"
         pending = pending or (not absent and _is_pending(row, seen, kept))
-        move = moves.report_move(document, row, seen)
+        move = None if absent else moves.report_move(document, row, seen)
         if move:
             moving[row["id"]] = move
-            pending = pending or moves.is_pending(row, move)
+            pending = pending or moves.is_pending(move)
         if not absent and row.get("incoming"):
             coming |= set(row.get("ports") or [])
             continue  # it is told of by the host that it is on

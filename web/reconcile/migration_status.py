@@ -48,8 +48,9 @@ def is_released(migration) -> bool:
     if migration.observed_dest.get("fenced"):
         return True
     if migration.kind == LIVE:
-        # Its guest never stopped running at the source, so it runs nowhere else.
-        return bool(migration.observed_source.get("running"))
+        # Its guest never stopped running at the source, so it runs nowhere else; or it was never sent.
+        source = migration.observed_source
+        return bool(source.get("running")) or ("state" not in source and not source.get("fenced"))
     # The destination starts a cold guest in `resized`, not before: nothing of it runs there unless that was reverted.
     return migration.outcome != "reverted"
 
