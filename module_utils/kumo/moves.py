@@ -51,7 +51,7 @@ def is_sent(seen: dict) -> bool:
 
 
 def check_home(server: dict, seen: dict, kept: dict) -> None:
-    """KumoError where a live guest that is said to be at home here has gone, or never came: its disk here is not its."""
+    """KumoError where a live guest that is said to be at home has gone, or never came: the disk here is not its."""
     move = kept.get("move") or {}
     if move.get("kind") != "live" or not is_sent(seen):
         return
@@ -295,8 +295,11 @@ def _report_backup(row: dict, seen: dict, kept: dict | None) -> dict:
     return report
 
 
-def is_pending(report: dict) -> bool:
+def is_pending(row: dict, report: dict) -> bool:
     """Whether this host must be looked at again soon for the sake of a move."""
+    incoming = row.get("incoming") or {}
+    if incoming.get("kind") == "cold" and not incoming.get("offer"):
+        return False  # it waits for the other host
     return report["state"] in ("preparing", "ready", "receiving", "sending", "stopping", "keeping")
 
 

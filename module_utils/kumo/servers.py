@@ -289,7 +289,7 @@ def report_servers(document: dict, observed: dict) -> dict:
         move = None if absent else moves.report_move(document, row, seen)
         if move:
             moving[row["id"]] = move
-            pending = pending or moves.is_pending(move)
+            pending = pending or moves.is_pending(row, move)
         if not absent and row.get("incoming"):
             coming |= set(row.get("ports") or [])
             continue  # it is told of by the host that it is on
