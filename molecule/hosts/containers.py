@@ -22,8 +22,8 @@ from .networks import create_host_network, destroy_namespace, list_namespaces
 from .tree import prepare_tree
 
 OPERATOR = "admin"
-# Units that watch directories for somebody at a terminal. Of inotify's watchers the kernel gives an account 128, and the
-# roots of all containers are one account.
+# Units that watch directories for somebody at a terminal. The kernel gives an account 128 instances of inotify, and
+# the roots of all containers are one account.
 WATCHERS = ("systemd-ask-password-console.path", "systemd-ask-password-wall.path")
 
 
