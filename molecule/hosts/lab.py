@@ -152,6 +152,8 @@ def run_command(lab: Lab, command: list[str]) -> int:
         "KUMO_LAB_NAMESPACE": lab.namespace,
         "KUMO_LAB_SCENARIO": str(lab.scenario),
         "ANSIBLE_CONFIG": str(tree.PROJECT / "ansible.cfg"),
+        # Named after address and account alone: in the home directory, labs would use each other's connections.
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(lab.folder / "cp"),
     }
     try:
         return subprocess.run([*enter_namespace(lab), *command], env=environment, check=False).returncode

@@ -80,7 +80,7 @@ class CloudLab:
         return ["ssh", "-F", "/dev/null", "-i", str(self.lab.key), *words, f"{user}@{self.hosts[host].address}"]
 
     def run(self, host: str, command: str, *, root: bool = False, user: str | None = None, code: int | None = 0,
-            input: str = "", timeout: float = 120, both: bool = True) -> str:  # fmt: skip
+            input: str = "", timeout: float = 120, both: bool = True, shared: bool = True) -> str:  # fmt: skip
         """What a shell command prints on a host: as the operator, as root, or as another account there by sudo.
 
         Both outputs where ``code`` is another than 0, unless ``both`` is false; any status is taken where it is None.
@@ -89,7 +89,12 @@ class CloudLab:
         if account:
             command = f"sudo -n -u {account} -- /bin/sh -c {shlex.quote(command)}"
         done = subprocess.run(
-            [*self.ssh(host), command], input=input, capture_output=True, text=True, timeout=timeout, check=False
+            [*self.ssh(host, shared=shared), command],
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         if code is not None and done.returncode != code:
             raise CommandFailed(f"{host}: {command}", done.returncode, done.stdout + done.stderr)
