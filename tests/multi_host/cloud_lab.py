@@ -57,7 +57,7 @@ class CloudLab:
         self.hosts: dict[str, Host] = self.lab.hosts
         self.inventory = self.lab.scenario / "hosts.yml"
         self.groups = self._read_groups()
-        self.controller = self.groups["controllers"][0]
+        self.controller = next(iter(self.groups.get("controllers", [])), None)
 
     def _read_groups(self) -> dict[str, list[str]]:
         done = subprocess.run(
