@@ -88,3 +88,11 @@ def lacks_volumes(rows: Rows, server) -> bool:
         return False
     pairs = rows.server_volumes.get(server.id, [])
     return any(attachment.observed_export is None and attachment.deleted_at is None for attachment, _ in pairs)
+
+
+def waits_for_targets(rows: Rows, server) -> bool:
+    """Whether targets that a lost host knows are still open, or those in their place not yet."""
+    return any(
+        attachment.replaced and (attachment.deleted_at is not None or attachment.observed_export is None)
+        for attachment, _ in rows.server_volumes.get(server.id, [])
+    )

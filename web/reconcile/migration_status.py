@@ -103,8 +103,9 @@ def _follow_live(migration, source: dict, dest: dict, deleted: bool):
     if migration.phase == "preparing":
         if deleted or migration.abort_wanted:
             return "undoing", "cancelled", migration.error
-        if dest.get("fenced"):
-            return "undoing", "failed", "the destination was fenced"
+        for name, side in (("source", source), ("destination", dest)):
+            if side.get("fenced"):
+                return "undoing", "failed", f"the {name} was fenced"
         if dest.get("state") == "failed":
             return "undoing", "failed", dest.get("error")
         return ("sending", None, None) if dest.get("state") == "ready" else None
