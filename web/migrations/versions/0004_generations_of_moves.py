@@ -1,4 +1,4 @@
-"""from which generation of each host a move's phase counts, its status; replaced attachments."""
+"""from which generation of each host a move's phase counts; moves that found no destination."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,23 +13,11 @@ def upgrade():
     with op.batch_alter_table("migrations", schema=None) as batch_op:
         batch_op.add_column(sa.Column("source_generation", sa.Integer(), nullable=False, server_default="0"))
         batch_op.add_column(sa.Column("dest_generation", sa.Integer(), nullable=False, server_default="0"))
-        batch_op.add_column(sa.Column("unattended", sa.Boolean(), nullable=False, server_default=sa.false()))
-        batch_op.add_column(sa.Column("status", sa.String(length=255), nullable=False, server_default="preparing"))
         batch_op.alter_column("dest_host_id", existing_type=sa.String(length=255), nullable=True)
-        batch_op.create_index(batch_op.f("ix_migrations_status"), ["status"], unique=False)
-
-    with op.batch_alter_table("volume_attachments", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("replaced", sa.Boolean(), nullable=False, server_default=sa.false()))
 
 
 def downgrade():
-    with op.batch_alter_table("volume_attachments", schema=None) as batch_op:
-        batch_op.drop_column("replaced")
-
     with op.batch_alter_table("migrations", schema=None) as batch_op:
         batch_op.alter_column("dest_host_id", existing_type=sa.String(length=255), nullable=False)
-        batch_op.drop_index(batch_op.f("ix_migrations_status"))
-        batch_op.drop_column("status")
-        batch_op.drop_column("unattended")
         batch_op.drop_column("dest_generation")
         batch_op.drop_column("source_generation")
