@@ -87,8 +87,14 @@ missing=()
 for package in "${needed[@]}"; do
     [ "$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
 done
-# A run that was killed in the middle of dpkg leaves packages half installed, and apt refuses to go on.
-if [ -n "$(dpkg --audit 2>/dev/null)" ]; then dpkg --configure -a --force-confold; fi
+# A run that was killed in the middle of dpkg leaves packages half installed, and apt refuses to go on. So does
+# somebody else's apt that is at work right now: dpkg does not wait for its lock by itself.
+tries=0
+until [ -z "$(dpkg --audit 2>/dev/null)" ] || dpkg --configure -a --force-confold; do
+    tries=$((tries + 1))
+    [ $tries -lt 60 ] || fail "dpkg --configure -a does not succeed; run it yourself and see what it says"
+    sleep 5
+done
 if [ ${#missing[@]} -gt 0 ]; then
     apt-get -q -o DPkg::Lock::Timeout=300 update
     apt-get -q -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "${missing[@]}"

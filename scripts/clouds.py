@@ -138,24 +138,15 @@ def remove_clouds(path: Path) -> bool:
     return True
 
 
-def build_openrc(clouds: dict[str, dict]) -> str:
-    """Environment variables for the client as the project's member."""
-    cloud = clouds["kumo"]
-    values = {
-        "OS_AUTH_URL": cloud["auth"]["auth_url"],
-        "OS_USERNAME": cloud["auth"]["username"],
-        "OS_PASSWORD": cloud["auth"]["password"],
-        "OS_PROJECT_NAME": cloud["auth"]["project_name"],
-        "OS_USER_DOMAIN_ID": "default",
-        "OS_PROJECT_DOMAIN_ID": "default",
-        "OS_REGION_NAME": cloud["region_name"],
-        "OS_IDENTITY_API_VERSION": "3",
-        **({"OS_CACERT": cloud["cacert"]} if "cacert" in cloud else {}),
-    }
-    quoted = [f"export {name}='" + value.replace("'", "'\\''") + "'\n" for name, value in values.items()]
-    head = "# Written by stack.sh. For the administrator: export OS_CLOUD=kumo-admin\nunset OS_CLOUD\n"
+def build_openrc() -> str:
+    """Shell lines that make the project's member the client's cloud, and our commands findable.
+
+    By name alone: an OS_USERNAME or OS_PASSWORD in the environment would win over another cloud that is named later.
+    """
+    head = "# Written by stack.sh: the member's cloud. For the administrator afterwards: export OS_CLOUD=kumo-admin\n"
     path = f'case ":$PATH:" in *:{COMMANDS}:*) ;; *) export PATH="$PATH:{COMMANDS}" ;; esac\n'
-    return head + path + "".join(quoted)
+    others = 'unset $(env | sed -n "s/^\\(OS_[A-Za-z0-9_]*\\)=.*/\\1/p")\n'
+    return head + path + others + "export OS_CLOUD=kumo\n"
 
 
 def write(path: Path) -> None:
@@ -170,7 +161,7 @@ def write(path: Path) -> None:
         settings.api.public_url, settings.kumo.region, settings.api.tls_cert, dict(parser.items("passwords"))
     )
     apply_clouds(path, clouds)
-    text = build_openrc(clouds)
+    text = build_openrc()
     if not OPENRC.exists() or OPENRC.read_text() != text:
         apply_private(OPENRC, text)
 

@@ -1,5 +1,9 @@
-"""Print the Debian packages that the roles install on a compute and storage host, one a line: for the host tests."""
+"""Print the Debian packages that the roles install on a compute and storage host, one a line: for the host tests.
 
+With --all a controller's, too: what hosts that reach no registry must have (molecule/hosts).
+"""
+
+import sys
 from pathlib import Path
 
 import yaml
@@ -7,10 +11,13 @@ import yaml
 ROLES = Path(__file__).resolve().parent.parent / "roles"
 
 
-def list_packages() -> list[str]:
+HOST_ROLES = ("host_base", "hypervisor", "storage_node", "guest_image")
+
+
+def list_packages(roles: tuple[str, ...] = HOST_ROLES) -> list[str]:
     """Every list in the roles' defaults whose name ends in `_packages`, merged."""
     found: set[str] = set()
-    for role in ("host_base", "hypervisor", "storage_node", "guest_image"):
+    for role in roles:
         defaults = yaml.safe_load((ROLES / role / "defaults" / "main.yml").read_text())
         for name, value in defaults.items():
             if name.endswith("_packages"):
@@ -19,4 +26,4 @@ def list_packages() -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(list_packages()))
+    print("\n".join(list_packages((*HOST_ROLES, "controller") if "--all" in sys.argv[1:] else HOST_ROLES)))

@@ -12,6 +12,7 @@ from datetime import timedelta
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from .errors import Conflict
 from .models import Host, Migration, Port, Server, VolumeAttachment, finish_actions, now
 from .models.networks import COMPUTE
 from .models.reach import touch_hosts_and_networks
@@ -26,6 +27,7 @@ from .reconcile.migration_status import (
     is_released,
 )
 from .reconcile.status import refresh_status
+from .router_legs import sync_router_legs
 from .volume_attachments import replace_attachments
 
 
@@ -102,10 +104,19 @@ def enter_phase(
     ports = list(session.scalars(select(Port).where(Port.device_id == server.id)).unique())
     if phase != "ended":
         _place(session, migration, server, ports)
+    if (migration.kind, phase) == (LIVE, "sending"):
+        migration.observed_source = {**migration.observed_source, "sent": True}  # from here on it may be there
     _end_operations(session, settings, migration, server)
     session.flush()
+    networks = {port.network_id for port in ports}
+    try:
+        sync_router_legs(session, settings, networks, request_id=request_id)
+    except Conflict:
+        if phase == "preparing":
+            raise
+        # A guest that is back without an address outside is better than one whose move stands still.
     hosts = {migration.source_host_id, migration.dest_host_id} - {None}
-    touch_hosts_and_networks(session, hosts, {port.network_id for port in ports}, request_id)
+    touch_hosts_and_networks(session, hosts, networks, request_id)
     migration.source_generation = read_generation(session, migration.source_host_id)
     migration.dest_generation = read_generation(session, migration.dest_host_id)
     refresh_move(session, server)

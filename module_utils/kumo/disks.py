@@ -44,13 +44,14 @@ def apply_disk(document: dict, server: dict, directory: Path) -> dict:
     part = directory / ".disk.part"
     part.unlink(missing_ok=True)
     image = images.build_image_path(document, server["image"])
-    _run_qemu_img("create", "-q", "-f", "qcow2", "-F", base["driver"], "-b", str(image), str(part), str(size))
+    run_qemu_img("create", "-q", "-f", "qcow2", "-F", base["driver"], "-b", str(image), str(part), str(size))
     os.chmod(part, 0o600)
     os.replace(part, path)
     return base
 
 
-def _run_qemu_img(*arguments: str) -> None:
+def run_qemu_img(*arguments: str, seconds: float = QEMU_IMG_DEADLINE_S) -> str:
+    """What qemu-img prints to these words; KumoError with what it said where it failed."""
     try:
         ended = subprocess.run(
             ["qemu-img", *arguments],
@@ -58,12 +59,13 @@ def _run_qemu_img(*arguments: str) -> None:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=QEMU_IMG_DEADLINE_S,
+            timeout=seconds,
             check=False,
         )
     except FileNotFoundError:
         raise KumoError("qemu-img is not installed on this host; the role hypervisor installs it") from None
     except subprocess.TimeoutExpired:
-        raise KumoError(f"qemu-img {arguments[0]} took longer than {QEMU_IMG_DEADLINE_S} s") from None
+        raise KumoError(f"qemu-img {arguments[0]} took longer than {seconds} s") from None
     if ended.returncode:
         raise KumoError(f"qemu-img {arguments[0]} failed: {ended.stderr.strip()[:500]}")
+    return ended.stdout

@@ -21,7 +21,10 @@ def read_exports(document: dict) -> dict:
     storage = volumes.parse_storage(document)
     if storage is None:
         return {"targets": {}, "error": None, "made": {}, "sizes": {}, "portal": None}
-    sizes = volumes.BACKENDS[storage["backend"]].read_objects(storage)
+    try:
+        sizes = volumes.BACKENDS[storage["backend"]].read_contents(storage)["objects"]
+    except KumoError:  # the section volumes says it of each volume
+        sizes = {}
     try:
         targets, error = tgt.read_targets(storage["control_port"]), None
     except KumoError as problem:  # the host's guests are none of tgtd's business
@@ -110,7 +113,8 @@ def _account(attachment: str) -> str:
 
 def apply_exports(document: dict, action: Action) -> None:
     """One planned change; each is safe to repeat half-way."""
-    port = volumes.parse_storage(document)["control_port"]
+    storage = volumes.parse_storage(document)
+    port = storage["control_port"]
     if action.verb == "refuse":
         raise KumoError(action.args["error"])
     if action.verb == "remove":
@@ -118,7 +122,9 @@ def apply_exports(document: dict, action: Action) -> None:
     elif action.verb == "grow":
         _grow(port, action.args["tid"], action.args["path"])
     else:
-        _export(document, port, action.object_id, action.args["export"])
+        export = action.args["export"]
+        volumes.BACKENDS[storage["backend"]].apply_open(storage, "volume", export["volume"])
+        _export(document, port, action.object_id, export)
 
 
 def _export(document: dict, port: int, attachment: str, export: dict) -> None:
@@ -126,10 +132,12 @@ def _export(document: dict, port: int, attachment: str, export: dict) -> None:
         raise KumoError(f"attachment {attachment}: its user name must be {_account(attachment)}")
     targets = tgt.read_targets(port)
     tid = next(number for number in range(1, len(targets) + 2) if number not in targets)
-    files.apply_json(_record(document), {**files.read_json(_record(document), {}), attachment: export["digest"]})
+    known = {*build_wanted(document), *(one["iqn"][len(tgt.IQN) :] for one in targets.values() if _is_ours(one))}
+    kept = {one: digest for one, digest in files.read_json(_record(document), {}).items() if one in known}
+    files.apply_json(_record(document), {**kept, attachment: export["digest"]})
     tgt.ask(port, "target", "new", tid=tid, targetname=f"{tgt.IQN}{attachment}")
     try:
-        _forget_account(port, attachment)
+        tgt.apply_forget_account(port, _account(attachment))
         tgt.ask(port, "account", "new", user=export["username"], password=export["password"])
         tgt.ask(port, "account", "bind", tid=tid, user=export["username"])
         tgt.ask(port, "device", "new", tid=tid, lun=tgt.LUN, path=export["path"], bstype="rdwr")
@@ -140,7 +148,7 @@ def _export(document: dict, port: int, attachment: str, export: dict) -> None:
         tgt.ask(port, "target", "bind", tid=tid, **{"initiator-address": "ALL"})
     except KumoError:
         tgt.ask(port, "target", "delete", tid=tid, force=True)
-        _forget_account(port, attachment)
+        tgt.apply_forget_account(port, _account(attachment))
         raise
 
 
@@ -149,26 +157,11 @@ def _remove(document: dict, port: int, attachment: str, tid: int) -> None:
     target = tgt.read_targets(port).get(tid)
     if target is None or target["iqn"] != tgt.IQN + attachment:
         return
-    for address in target["acl"]:
-        tgt.ask(port, "target", "unbind", tid=tid, **{"initiator-address": address})
-    for sid, cid in target["connections"]:
-        try:
-            tgt.ask(port, "connection", "delete", tid=tid, sid=sid, cid=cid)
-        except KumoError:
-            continue  # it ended by itself; the target's removal below has the last word
-    tgt.ask(port, "target", "delete", tid=tid, force=True)
-    _forget_account(port, attachment)
+    tgt.apply_removal(port, tid, target)
+    tgt.apply_forget_account(port, _account(attachment))
     made = files.read_json(_record(document), {})
     if made.pop(attachment, None) is not None:
         files.apply_json(_record(document), made)
-
-
-def _forget_account(port: int, attachment: str) -> None:
-    try:
-        tgt.ask(port, "account", "delete", user=_account(attachment))
-    except KumoError as error:
-        if "no such account" not in str(error):
-            raise
 
 
 def _grow(port: int, tid: int, path: str) -> None:

@@ -89,6 +89,33 @@ def secrets(volumes: list[dict]):
                 secret.undefine()
 
 
+def find_kept(volumes: list[dict]) -> list[str]:
+    """The attachments of these volumes whose passwords libvirt knows now."""
+    connection, found = libvirt_connection.connect(), []
+    for volume in volumes:
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.secretLookupByUUIDString(volume["attachment"])
+            found.append(volume["attachment"])
+    return found
+
+
+def apply_keep(volumes: list[dict]) -> None:
+    """Let libvirt know the volumes' passwords until apply_drop: a guest comes that has them in its definition."""
+    connection = libvirt_connection.connect()
+    for volume in volumes:
+        sentence = f"the secret of attachment {volume['attachment']} cannot be kept"
+        secret = call(sentence, connection.secretDefineXML, domain_xml.build_secret(volume["attachment"]))
+        call(sentence, secret.setValue, volume["password"].encode(), 0)
+
+
+def apply_drop(attachments: list[str]) -> None:
+    """libvirt forgets these passwords; no error for one that it has forgotten already."""
+    connection = libvirt_connection.connect()
+    for attachment in attachments:
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.secretLookupByUUIDString(attachment).undefine()
+
+
 def choose(server: dict, attachment: str) -> dict:
     """The server's volume of that attachment."""
     return next(volume for volume in server["volumes"] if volume["attachment"] == attachment)

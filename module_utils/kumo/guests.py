@@ -36,6 +36,7 @@ def build_kept(server: dict) -> dict:
         "rebooting": None,
         "disk": None,
         "volume_errors": {},
+        "move": None,
     }
 
 
@@ -92,7 +93,7 @@ def apply_start(document: dict, server: dict) -> None:
     domain = _define(document, server, _get_kept(document, server))
     seen = libvirt_connection.read_state(domain)
     if seen and seen[0] == "crashed":
-        _destroy(domain)
+        destroy(domain)
     _start(document, server, domain)
 
 
@@ -115,7 +116,7 @@ def apply_press(document: dict, server: dict) -> None:
 def apply_destroy(document: dict, server: dict) -> None:
     """Cut the power."""
     _store(document, server, {"off_by": "us"})
-    _destroy(_find(server))
+    destroy(_find(server))
     _store(document, server, build_off(server))
 
 
@@ -132,7 +133,7 @@ def apply_reboot_soft(document: dict, server: dict) -> None:
 def apply_reboot_hard(document: dict, server: dict) -> None:
     """Cut the power, take up the newest definition, start."""
     _store(document, server, {"rebooting": {"to": server["reboot"]["wanted"], "since": time.time()}})
-    _destroy(_find(server))
+    destroy(_find(server))
     apply_start(document, server)
 
 
@@ -198,7 +199,7 @@ def apply_remove(document: dict, server_id: str) -> None:
     """Guest, definition and files; nothing is an error for being gone already."""
     domain = libvirt_connection.find_domain(server_id)
     if domain is not None:
-        _destroy(domain)
+        destroy(domain)
         flags = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
         flags |= libvirt.VIR_DOMAIN_UNDEFINE_NVRAM | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
         try:
@@ -263,7 +264,7 @@ def _start(document: dict, server: dict, domain) -> None:
         if not seen or seen[0] != "running":  # somebody else may have started it meanwhile: that is as wanted
             raise KumoError(f"server {server['id']} cannot be started: {error}") from None
     kept = build_kept(server)
-    del kept["disk"], kept["volume_errors"]
+    del kept["disk"], kept["volume_errors"], kept["move"]
     _store(document, server, kept)
 
 
@@ -279,7 +280,8 @@ def _press(domain, server: dict) -> None:
             raise KumoError(f"server {server['id']} cannot be asked to shut down: {error}") from None
 
 
-def _destroy(domain) -> None:
+def destroy(domain) -> None:
+    """Cut a guest's power; nothing is an error for being off already."""
     try:
         domain.destroy()
     except libvirt.libvirtError as error:
@@ -302,5 +304,19 @@ def _get_kept(document: dict, server: dict) -> dict:
 
 
 def _store(document: dict, server: dict, changes: dict) -> None:
-    kept = {**_get_kept(document, server), **changes}
-    files.apply_json(build_directory(document, server["id"]) / "state.json", kept)
+    store(document, server["id"], changes)
+
+
+def store(document: dict, server_id: str, changes: dict) -> None:
+    """Change fields of a guest's state.json."""
+    kept = {**_get_kept(document, {"id": server_id}), **changes}
+    files.apply_json(build_directory(document, server_id) / "state.json", kept)
+
+
+def note_failure(document: dict, server_id: str, error: str, move: dict | None = None) -> None:
+    """This host's part in a move (``move``, else the one under way) has failed: told in ``observed.moves``."""
+    kept = _get_kept(document, {"id": server_id})
+    current = kept["move"]
+    if move is not None and not (current and current["migration"] == move["migration"]):
+        current = move
+    store(document, server_id, {"move": {**current, "state": "failed", "error": error}})

@@ -78,6 +78,38 @@ def parse_qcow2(head: bytes) -> int:
     return virtual_size
 
 
+def parse_overlay(head: bytes) -> dict:
+    """{virtual_size, backing, backing_format} of a guest's disk; KumoError where it refers to more than one file below.
+
+    ``head`` are its first HEAD_BYTES (QEMU writes the name of what lies below within them).
+    """
+    if len(head) < 104 or head[:4] != b"QFI\xfb":
+        raise KumoError("it is not a qcow2 image")
+    version, offset, size = struct.unpack(">IQI", head[4:20])
+    virtual_size, encryption = struct.unpack(">QI", head[24:36])
+    (incompatible,), (header_length,) = struct.unpack(">Q", head[72:80]), struct.unpack(">I", head[100:104])
+    if version != 3 or encryption or incompatible & ~_QCOW2_INCOMPATIBLE_KNOWN:
+        raise KumoError("it is of a kind of qcow2 that no disk here is of")
+    if incompatible & _QCOW2_INCOMPATIBLE_DATA_FILE:
+        raise KumoError("it names an external data file, which is refused")
+    if offset and (size > 1023 or offset + size > len(head)):
+        raise KumoError("what lies below it has a name that cannot be read")
+    found = {"virtual_size": virtual_size, "backing": None, "backing_format": None}
+    if offset:
+        found["backing"] = head[offset : offset + size].decode(errors="replace")
+    at = header_length
+    while at + 8 <= len(head):
+        kind, length = struct.unpack(">II", head[at : at + 8])
+        if kind == 0:
+            break
+        if kind == _QCOW2_DATA_FILE_EXTENSION:
+            raise KumoError("it names an external data file, which is refused")
+        if kind == _QCOW2_BACKING_EXTENSION:
+            found["backing_format"] = head[at + 8 : at + 8 + length].decode(errors="replace")
+        at += 8 + (length + 7) // 8 * 8
+    return found
+
+
 def _check_qcow2_extensions(head: bytes, offset: int) -> None:
     while offset + 8 <= len(head):
         kind, length = struct.unpack(">II", head[offset : offset + 8])

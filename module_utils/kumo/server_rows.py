@@ -5,6 +5,7 @@ A host does not trust the document to be well-formed: a bad row is that server's
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from . import guest_volumes
@@ -24,6 +25,10 @@ DEFAULTS = {
     "ports": [],
     "volumes": [],
     "console": None,
+    "incoming": None,
+    "outgoing": None,
+    "held": False,
+    "backup": None,
 }
 
 
@@ -55,7 +60,43 @@ def parse_server(row: dict) -> dict:
     needs_image = guest_volumes.has_local_root(server)
     check(not needs_image or _is_uuid(server["image"]), "image", f"is {server['image']!r}; it must be an image's UUID")
     check(isinstance(server["ports"], list) and all(map(_is_uuid, server["ports"])), "ports", "must be a list of UUIDs")
+    for name in ("incoming", "outgoing", "backup"):
+        server[name] = _parse_move(name, server[name], check) if server[name] is not None else None
     return server
+
+
+MOVES = {
+    "incoming": {"migration": None, "kind": None, "offer": None},
+    "outgoing": {"migration": None, "kind": None, "address": None, "abort": False, "force": False},
+    "backup": {"id": None, "wanted": None},
+}
+
+
+def _parse_move(name: str, given, check) -> dict:
+    """incoming, outgoing or backup with every field; what leads to another host is an address and nothing else."""
+    check(isinstance(given, dict), name, "must be a mapping")
+    move = {field: given.get(field, default) for field, default in MOVES[name].items()}
+    id_field = "id" if name == "backup" else "migration"
+    check(_is_uuid(move[id_field]), f"{name}.{id_field}", "must be a UUID")
+    if name == "backup":
+        check(move["wanted"] in ("kept", "dropped", "restored"), "backup.wanted", "must be kept, dropped or restored")
+        return move
+    check(move["kind"] in ("live", "cold"), f"{name}.kind", "must be live or cold")
+    place = move if name == "outgoing" else move["offer"] or {}
+    check(place.get("address") is None or _is_address(place["address"]), f"{name}: address", "is no address of a host")
+    if name == "incoming" and move["offer"]:
+        port, export = place.get("port"), place.get("name")
+        check(port is None or (_is_number(port, 1024) and port < 65536), "incoming.offer.port", "is no port")
+        check(export is None or _is_uuid(export), "incoming.offer.name", "must be a UUID")
+    return move
+
+
+def _is_address(text) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return not (address.is_multicast or address.is_unspecified)
 
 
 def _is_number(value, lowest: int) -> bool:

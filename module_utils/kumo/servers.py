@@ -1,19 +1,19 @@
 """Servers of the document as guests: what is, and what has to be done. Power and reboot are states, not commands.
 
 ``state.json`` beside a guest's disk keeps what libvirt cannot: {reboot_done, start_done, off_by, stopping_since,
-pressed_at, rebooting, disk}. ``off_by`` says who switched the guest off: ``us``, or ``guest`` (it shut itself
-down; it then stays off until the document says ``power: off`` or asks for a start). plan_ and report_ are pure.
-Next room: ``guests.py`` carries out the verbs.
+pressed_at, rebooting, disk, volume_errors, move}. ``off_by`` says who switched the guest off: ``us``, or ``guest`` (it
+shut itself down; it then stays off until the document says ``power: off`` or asks for a start). plan_ and report_ are
+pure. Next rooms: ``power.py`` and ``moves.py`` plan a part each; ``guests.py`` carries out the verbs.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
 
 from . import (
+    backups,
     console,
     domain_xml,
     files,
@@ -21,19 +21,22 @@ from . import (
     guests,
     host_facts,
     images,
+    incoming,
     libvirt_connection,
+    moves,
     names,
+    outgoing,
+    power,
     probe,
     tasks,
 )
 from .core import Action, state_path
 from .errors import KumoError
+from .power import build_text
 from .server_rows import parse_server
 
 SECTION = "servers"
 PARALLEL = True
-# A guest that is still booting does not hear the power button: press it again.
-PRESS_EVERY_S = 5
 
 
 def read_servers(document: dict) -> dict:
@@ -48,7 +51,12 @@ def read_servers(document: dict) -> dict:
         if record["state"] == "running"
     }
     known = {server["id"] for server in document["servers"]}
+    records = {task_id: row for task_id, row in tasks.read_tasks(document).items() if row["kind"] in moves.KINDS}
+    running_tasks: dict = {}
+    for record in records.values():
+        running_tasks.setdefault(record["object_id"], {})[record["kind"]] = record
     observed: dict = {
+        "_tasks": records,
         "_now": time.time(),
         "_virt_type": probe.read_virt_type(document),
         "_taps": _read_taps(),
@@ -56,13 +64,14 @@ def read_servers(document: dict) -> dict:
     }
     for server in document["servers"]:
         here = server["id"] in folders
-        observed[server["id"]] = _read_server(document, server, domains.get(server["id"]), here, fetching)
+        own_tasks = running_tasks.get(server["id"], {})
+        observed[server["id"]] = _read_server(document, server, domains.get(server["id"]), here, fetching, own_tasks)
     running = sum(1 for row in known if observed[row]["state"] == "running")
     observed["_host"] = host_facts.read_host(document, connection, running, observed["_virt_type"])
     return observed
 
 
-def _read_server(document: dict, server: dict, domain, here: bool, fetching: set) -> dict:
+def _read_server(document: dict, server: dict, domain, here: bool, fetching: set, own_tasks: dict) -> dict:
     directory = guests.build_directory(document, server["id"])
     seen = {
         "defined": False,
@@ -77,7 +86,17 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
         "kept": guests.read_kept(document, server["id"]) if here else None,
         "console": None,
         "fetching": server.get("image") in fetching,
+        "tasks": own_tasks,
+        "persistent": False,
+        "job": {},
+        "secrets": [],
+        "disk_size": backups.read_size(directory / "disk") if here else None,
+        "backup": False,
     }
+    if here and server.get("backup"):
+        seen["backup"] = backups.build_path(document, server["id"], server["backup"]["id"]).exists()
+    if here and (server.get("incoming") or {}).get("kind") == "live" and server.get("volumes"):
+        seen["secrets"] = guest_volumes.find_kept(server["volumes"])
     asked = server.get("console") or {}
     if here and asked.get("wanted") is not None:
         seen["console"] = {
@@ -92,6 +111,10 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
     tree = domain_xml.parse_xml(text)
     seen["owned"] = domain_xml.parse_owned(tree)
     seen["defined_volumes"] = sorted(domain_xml.parse_volumes(tree))
+    seen["persistent"] = bool(domain.isPersistent())
+    if server.get("incoming"):
+        return seen  # a guest on its way answers no questions about its devices
+    seen["job"] = outgoing.read_job(domain)
     if state[0] == "running":
         live = libvirt_connection.read_xml(domain, inactive=False)
         seen["nics"] = domain_xml.parse_live_nics(live) if live else None
@@ -117,39 +140,35 @@ def plan_servers(document: dict, observed: dict) -> list[Action]:
     for row in document["servers"]:
         seen = observed[row["id"]]
         if row.get("wanted", "present") == "absent":
-            if seen["defined"] or seen["files"]:
-                before = _text({"state": seen["state"] or "files only"})
+            if seen["defined"] or seen["files"] or seen["tasks"]:
+                before = build_text({"state": seen["state"] or "files only"})
                 actions.append(Action(SECTION, row["id"], "remove", {}, before, ""))
             continue
         try:
-            actions += _plan_server(document, parse_server(row), seen, observed)
+            actions += _plan_row(document, row, seen, observed)
         except KumoError as error:
             actions.append(Action(SECTION, row["id"], "refuse", {"error": str(error)}))
     return actions
 
 
-def _plan_server(document: dict, server: dict, seen: dict, observed: dict) -> list[Action]:
+def _plan_row(document: dict, row: dict, seen: dict, observed: dict) -> list[Action]:
+    verbs = moves.plan_tasks(row, seen)
+    if row.get("held") and not row.get("backup"):
+        verbs += moves.plan_held(seen, seen["kept"])
+        return [Action(SECTION, row["id"], verb, {"server": row, **args}, *texts) for verb, args, *texts in verbs]
+    server = parse_server(row)
     nics = domain_xml.build_nics(document, server)
-    verbs: list[tuple] = []
     kept = seen["kept"]
-    has_disk = seen["disk"] or not guest_volumes.has_local_root(server)
-    if not seen["defined"] or kept is None or not has_disk:
-        if seen["fetching"] and not has_disk:
-            return []  # pending: the run that finds the image goes on
-        verbs.append(("create", {}, "", _text(_build_outline(server, nics))))
-        kept = kept or guests.build_kept(server)
-        seen = {**seen, "state": seen["state"] or "shutoff"}
+    leaving = server["outgoing"] if kept else None
+    if server["incoming"]:
+        verbs += moves.plan_incoming(server, seen, kept)
+    elif leaving and leaving["kind"] == "live":
+        verbs += moves.plan_outgoing_live(server, seen, kept)
+    elif leaving and seen["defined"] and seen["state"] in moves.OFF:
+        verbs += power.plan_off(document, server, seen, kept, observed["_now"])
+        verbs += moves.plan_outgoing_cold(document, server, seen, kept)
     else:
-        wanted = guests.build_owned(document, server, nics, kept, observed["_virt_type"])
-        have = {name: value for name, value in seen["owned"].items() if name in wanted}
-        if wanted != have:
-            changed = [name for name in wanted if wanted[name] != have[name]]
-            texts = [_text({name: side[name] for name in changed}) for side in (have, wanted)]
-            verbs.append(("redefine", {}, *texts))
-        verbs += _plan_live_nics(nics, seen["nics"])
-        verbs += guest_volumes.plan_live(server["volumes"], seen["volumes"])
-    power = _plan_on if server["power"] == "on" else _plan_off
-    verbs += power(document, server, seen, kept, observed["_now"])
+        verbs += _plan_server(document, server, nics, seen, observed)
     needs = _build_requires(server, nics)
     return [
         Action(
@@ -159,15 +178,45 @@ def _plan_server(document: dict, server: dict, seen: dict, observed: dict) -> li
     ]
 
 
-STARTING = {"create", "start", "reboot_hard", "attach_port"}
+def _plan_server(document: dict, server: dict, nics: list[dict], seen: dict, observed: dict) -> list[tuple]:
+    """The verbs of a guest that is at home here."""
+    verbs: list[tuple] = []
+    kept = seen["kept"]
+    if kept:
+        moves.check_home(server, seen, kept)
+    has_disk = seen["disk"] or not guest_volumes.has_local_root(server)
+    if not seen["defined"] or kept is None or not has_disk:
+        if seen["fetching"] and not has_disk:
+            return []  # pending: the run that finds the image goes on
+        verbs.append(("create", {}, "", build_text(_build_outline(server, nics))))
+        kept = kept or guests.build_kept(server)
+        seen = {**seen, "state": seen["state"] or "shutoff"}
+        verbs += moves.plan_growth(server, seen) + moves.plan_settling(kept)
+    else:
+        wanted = guests.build_owned(document, server, nics, kept, observed["_virt_type"])
+        have = {name: value for name, value in seen["owned"].items() if name in wanted}
+        if wanted != have:
+            changed = [name for name in wanted if wanted[name] != have[name]]
+            texts = [build_text({name: side[name] for name in changed}) for side in (have, wanted)]
+            verbs.append(("redefine", {}, *texts))
+        verbs += _plan_live_nics(nics, seen["nics"])
+        verbs += guest_volumes.plan_live(server["volumes"], seen["volumes"])
+        verbs += moves.plan_backup(server, seen, kept) if server["backup"] else []
+        verbs += moves.plan_growth(server, seen) + moves.plan_settling(kept)
+    plan = power.plan_on if server["power"] == "on" else power.plan_off
+    return verbs + plan(document, server, seen, kept, observed["_now"])
+
+
+STARTING = {"create", "start", "reboot_hard", "attach_port", "prepare"}
 
 
 def _build_requires(server: dict, nics: list[dict]) -> tuple:
-    """A guest is not started on a network that failed, nor with a firewall that is not the wanted one."""
+    """A guest is not started on a network or target that failed, nor with a firewall that is not the wanted one."""
     needed = [("images", server["image"])] if server["image"] else []
     needed += [("networks", network) for network in sorted({nic["network"] for nic in nics})]
     needed += [("firewall", "host")] if nics else []
     needed += [("firewall", nic["port"]) for nic in nics]
+    needed += [("exports", volume["attachment"]) for volume in server["volumes"]]  # where this host makes them
     return tuple(needed)
 
 
@@ -189,79 +238,6 @@ def _plan_live_nics(nics: list[dict], live: list[dict] | None) -> list[tuple]:
     return verbs
 
 
-def _plan_on(document: dict, server: dict, seen: dict, kept: dict, now: float) -> list[tuple]:
-    state, reboot, starts = seen["state"], server["reboot"]["wanted"], server["start"]["wanted"]
-    limit = document["settings"]["stop_timeout_s"]
-    ours = kept["off_by"] == "us" or kept["rebooting"] is not None
-    if state in ("shutoff", "crashed"):
-        asked = starts > kept["start_done"] or reboot > kept["reboot_done"]
-        if seen["reason"] == "shutdown" and kept["off_by"] is None and not ours and not asked:
-            return [_record({"off_by": "guest"}, "the guest shut itself down\n")]
-        if kept["off_by"] == "guest" and not asked:
-            return []
-        return [("start", {}, _text({"state": state, "reason": seen["reason"]}), _text({"state": "running"}))]
-    if state != "running":  # paused or suspended: by an operator or an error, not ours to wake
-        return []
-    if reboot > kept["reboot_done"]:
-        soft = kept["rebooting"]
-        rebooted = _text({"reboot_done": reboot})
-        before = _text({"reboot_done": kept["reboot_done"]})
-        if server["reboot"]["type"] == "HARD" or (soft and _is_over(soft["since"], now, limit)):
-            return [("reboot_hard", {}, before, rebooted)]
-        if soft is None:
-            return [("reboot_soft", {}, before, rebooted)]
-        return _press(kept, now)
-    changes: dict = {}
-    if kept["stopping_since"] is not None:
-        # Asked to stop, then to run: it may still go down (and is started then), or have missed the button.
-        if not _is_over(kept["stopping_since"], now, limit):
-            return []
-        changes["stopping_since"] = None
-    if kept["off_by"] is not None:
-        changes["off_by"] = None
-    if kept["rebooting"] is not None:
-        changes["rebooting"] = None
-    if starts > kept["start_done"]:
-        changes["start_done"] = starts
-    return [_record(changes, _text({"state": "running"}))] if changes else []
-
-
-def _plan_off(document: dict, server: dict, seen: dict, kept: dict, now: float) -> list[tuple]:
-    texts = (_text({"state": seen["state"]}), _text({"state": "shutoff"}))
-    if seen["state"] in ("shutoff", None):
-        done = guests.build_off(server)
-        changes = {name: value for name, value in done.items() if kept[name] != value}
-        if not seen["defined"]:
-            return []  # just created, and never started: the state written with it says so
-        return [_record(changes, texts[1])] if changes else []
-    if seen["state"] == "crashed" or not server["stop"]["graceful"] or seen["state"] != "running":
-        return [("destroy", {}, *texts)]
-    if kept["stopping_since"] is None:
-        return [("stop", {}, *texts)]
-    if _is_over(kept["stopping_since"], now, document["settings"]["stop_timeout_s"]):
-        return [("destroy", {}, *texts)]
-    return _press(kept, now)
-
-
-def _press(kept: dict, now: float) -> list[tuple]:
-    if not _is_over(kept["pressed_at"] or 0, now, PRESS_EVERY_S):
-        return []
-    return [("press_power_button", {}, "", "power button pressed again\n")]
-
-
-def _record(changes: dict, after: str) -> tuple:
-    return ("record", {"changes": changes}, "", after)
-
-
-def _is_over(since: float, now: float, limit: float) -> bool:
-    """Whether ``limit`` seconds have passed; also where the clock was set back."""
-    return not since <= now < since + limit
-
-
-def _text(values: dict) -> str:
-    return json.dumps(values, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
-
-
 def _build_outline(server: dict, nics: list[dict]) -> dict:
     outline = {name: server[name] for name in ("vcpus", "memory_mb", "root_gb", "image", "power")}
     return {**outline, "nics": [{name: nic[name] for name in ("port", "mac", "bridge")} for nic in nics]}
@@ -272,19 +248,51 @@ def apply_servers(document: dict, action: Action) -> None:
     if action.verb == "refuse":
         raise KumoError(action.args["error"])
     if action.verb == "remove":
+        incoming.drop_secrets_of(document, action.object_id)
+        for kind in moves.KINDS:
+            tasks.apply_end(document, kind, action.object_id)
         guests.apply_remove(document, action.object_id)
         return
-    guests.VERBS[action.verb](document, **action.args)
+    VERBS[action.verb](document, **action.args)
+
+
+VERBS = {
+    **guests.VERBS,
+    "prepare": incoming.apply_prepare,
+    "keep_secrets": incoming.apply_keep_secrets,
+    "drop_secrets": incoming.apply_drop_secrets,
+    "settle": incoming.apply_settle,
+    "receive": incoming.apply_receive,
+    "send": outgoing.apply_send,
+    "abort_move": outgoing.apply_abort,
+    "force_move": outgoing.apply_force,
+    "offer": outgoing.apply_offer,
+    "hold": outgoing.apply_hold,
+    "resume": outgoing.apply_resume,
+    "end_task": outgoing.apply_end_task,
+    "note_failure": outgoing.apply_note_failure,
+    "keep_backup": backups.apply_keep,
+    "drop_backup": backups.apply_drop,
+    "restore_backup": backups.apply_restore,
+    "grow_disk": backups.apply_grow,
+}
 
 
 def report_servers(document: dict, observed: dict) -> dict:
     """``servers``, ``ports``, ``host`` and ``orphans`` as docs/foundation.md has them."""
-    servers, pending, up = {}, False, set()
+    servers, moving, pending, up, coming = {}, {}, False, set(), set()
     for row in document["servers"]:
         seen = observed[row["id"]]
         kept = seen["kept"] or {}
         absent = row.get("wanted", "present") == "absent"
         pending = pending or (not absent and _is_pending(row, seen, kept))
+        move = None if absent else moves.report_move(document, row, seen)
+        if move:
+            moving[row["id"]] = move
+            pending = pending or moves.is_pending(row, move)
+        if not absent and row.get("incoming"):
+            coming |= set(row.get("ports") or [])
+            continue  # it is told of by the host that it is on
         if not seen["defined"]:
             continue
         if seen["state"] == "running":
@@ -303,10 +311,12 @@ def report_servers(document: dict, observed: dict) -> dict:
     ports = {
         port["id"]: {"state": "active" if port["id"] in up else "down"}
         for port in document["ports"]
-        if port.get("server")
+        if port.get("server") and port["id"] not in coming
     }
     return {
         "servers": servers,
+        "moves": moving,
+        "tasks": tasks.build_report(observed["_tasks"]),
         "ports": ports,
         "host": observed["_host"],
         "orphans": observed["_orphans"],
@@ -317,7 +327,7 @@ def report_servers(document: dict, observed: dict) -> dict:
 def _is_pending(row: dict, seen: dict, kept: dict) -> bool:
     """Something is under way that a later run has to look at."""
     if not seen["defined"]:
-        return seen["fetching"]
+        return seen["fetching"] and not row.get("outgoing") and not row.get("held")
     if seen["state"] != "running":
         return kept.get("rebooting") is not None
     if set(seen["volumes"] or ()) - {volume["attachment"] for volume in row.get("volumes") or []}:

@@ -7,8 +7,11 @@ is its proof. One object has at most one task of a kind. Nothing here knows what
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from .core import state_path
 from .errors import KumoError
 
 SAVE_EVERY_S = 0.5
+PR_SET_PDEATHSIG = 1  # prctl(2)
 INTERRUPTED = "interrupted: its process ended without a word (killed, or the host went down)"
 
 
@@ -94,6 +98,28 @@ def apply_start(document: dict, kind: str, object_id: str, work) -> None:
     with os.fdopen(reader, "rb") as stream:
         if stream.read() != b"started":
             raise KumoError(f"the {kind} of {object_id} could not be started on this host")
+
+
+@contextlib.contextmanager
+def running_child(command: list[str]):
+    """A program that a task runs, as Popen with pipes; it ends with the task, however that ends."""
+    die_with_parent = ctypes.CDLL(None).prctl
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: die_with_parent(PR_SET_PDEATHSIG, signal.SIGKILL),
+        )
+    except OSError as error:
+        raise KumoError(f"{command[0]} cannot be started on this host: {error.strerror}") from None
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
 
 
 def wait(document: dict, kind: str, object_id: str, until: float) -> dict | None:

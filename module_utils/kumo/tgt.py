@@ -115,3 +115,26 @@ def parse_targets(text: str) -> dict[int, dict]:
 def read_targets(port: int) -> dict[int, dict]:
     """Every target of this tgtd, those of others included (their numbers are taken)."""
     return parse_targets(ask(port, "target", "show"))
+
+
+def apply_removal(port: int, tid: int, target: dict) -> None:
+    """Close the door, cut the sessions, take a target and its accounts away."""
+    for address in target["acl"]:
+        ask(port, "target", "unbind", tid=tid, **{"initiator-address": address})
+    for sid, cid in target["connections"]:
+        try:
+            ask(port, "connection", "delete", tid=tid, sid=sid, cid=cid)
+        except KumoError:
+            continue  # it ended by itself; the target's removal below has the last word
+    ask(port, "target", "delete", tid=tid, force=True)
+    for user in target["accounts"]:
+        apply_forget_account(port, user)
+
+
+def apply_forget_account(port: int, user: str) -> None:
+    """Take an account away; no error where there is none."""
+    try:
+        ask(port, "account", "delete", user=user)
+    except KumoError as error:
+        if "no such account" not in str(error):
+            raise

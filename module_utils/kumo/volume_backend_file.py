@@ -27,26 +27,25 @@ def _part(storage: dict, object_id: str) -> Path:
     return Path(storage["directory"], "volumes", f".{object_id}.part")
 
 
-def read_objects(storage: dict) -> dict:
-    """{id: {kind, size (bytes)}} of all that is whole."""
-    found = {}
+def parse_settings(storage: dict) -> dict:
+    """``storage`` with this backend's own defaults (there are none)."""
+    return storage
+
+
+def read_contents(storage: dict) -> dict:
+    """{objects, unfinished, pool} of the directory and its file system."""
     directory = Path(storage["directory"], "volumes")
+    contents: dict = {"objects": {}, "unfinished": set(), "pool": _read_pool(Path(storage["directory"]))}
     for path in sorted(directory.iterdir()) if directory.is_dir() else []:
         kind = path.suffix[1:]
-        if kind in KINDS and not path.name.startswith("."):
-            found[path.stem] = {"kind": kind, "size": path.stat().st_size}
-    return found
+        if path.name.startswith("."):
+            contents["unfinished"] |= {path.name[1:-5]} if kind == "part" else set()
+        elif kind in KINDS:
+            contents["objects"][path.stem] = {"kind": kind, "size": path.stat().st_size}
+    return contents
 
 
-def read_unfinished(storage: dict) -> set[str]:
-    """Ids of what was begun and not finished."""
-    directory = Path(storage["directory"], "volumes")
-    return {path.name[1:-5] for path in directory.glob(".*.part")} if directory.is_dir() else set()
-
-
-def read_pool(storage: dict) -> dict:
-    """{total_gb, free_gb, used_percent, metadata_percent, snapshot_in_use} of the file system."""
-    directory = Path(storage["directory"])
+def _read_pool(directory: Path) -> dict:
     room = os.statvfs(directory if directory.is_dir() else "/")
     total, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
     return {
@@ -56,6 +55,7 @@ def read_pool(storage: dict) -> dict:
         "metadata_percent": None,
         # A copy that takes time is of no one moment while somebody writes.
         "snapshot_in_use": _can_clone(directory / "volumes"),
+        "problem": None,
     }
 
 
@@ -80,6 +80,11 @@ def _clone(source: Path, target: Path) -> None:
         fcntl.ioctl(stream.fileno(), FICLONE, origin.fileno())
 
 
+def apply_open(storage: dict, kind: str, object_id: str) -> Path:
+    """The file can be opened; where it is."""
+    return build_path(storage, kind, object_id)
+
+
 def apply_begin(storage: dict, object_id: str, size: int) -> Path:
     """A file of ``size`` zeros to be written to, not yet to be seen; where it lies."""
     part = _part(storage, object_id)
@@ -97,16 +102,33 @@ def apply_finish(storage: dict, kind: str, object_id: str) -> None:
 
 def apply_snapshot(storage: dict, snapshot_id: str, volume_id: str) -> bool:
     """A snapshot of this moment; False where the file system cannot, and a copy is needed."""
-    part = _part(storage, snapshot_id)
+    if not _clone_part(storage, snapshot_id, build_path(storage, "volume", volume_id)):
+        return False
+    apply_finish(storage, "snapshot", snapshot_id)
+    return True
+
+
+def apply_clone(storage: dict, volume_id: str, kind: str, source_id: str, size: int) -> bool:
+    """A volume that begins as what a volume or snapshot is at this moment; False where that takes a copy."""
+    if not _clone_part(storage, volume_id, build_path(storage, kind, source_id)):
+        return False
+    part = _part(storage, volume_id)
+    if part.stat().st_size < size:
+        os.truncate(part, size)
+    apply_finish(storage, "volume", volume_id)
+    return True
+
+
+def _clone_part(storage: dict, object_id: str, source: Path) -> bool:
+    part = _part(storage, object_id)
     part.unlink(missing_ok=True)
     try:
-        _clone(build_path(storage, "volume", volume_id), part)
+        _clone(source, part)
     except OSError as error:
         part.unlink(missing_ok=True)
         if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY):
             return False
-        raise KumoError(f"snapshot {snapshot_id}: {error.strerror}") from None
-    apply_finish(storage, "snapshot", snapshot_id)
+        raise KumoError(f"{object_id} from {source.name}: {error.strerror}") from None
     return True
 
 

@@ -11,7 +11,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from . import host_facts, image_formats, images, tasks, volume_backend_file
+from . import host_facts, image_formats, images, tasks, tgt, volume_backend_file, volume_backend_lvm
 from .core import Action, state_path
 from .errors import KumoError
 
@@ -20,8 +20,9 @@ PARALLEL = False
 KIND = "volume"
 GIB = 1 << 30
 MAX_PERCENT = 90
+NO_STORAGE = "this host keeps no volumes: its settings.storage is missing"
 CONTROL_PORT = 67  # of the tgtd that the role storage_node runs; an operator's own has 0
-BACKENDS = {"file": volume_backend_file}
+BACKENDS = {"file": volume_backend_file, "lvm": volume_backend_lvm}
 
 
 def parse_storage(document: dict) -> dict | None:
@@ -43,7 +44,7 @@ def parse_storage(document: dict) -> dict | None:
         raise KumoError("settings.storage.directory must be an absolute path")
     if not re.fullmatch(r"[0-9A-Za-z.:\[\]-]+:[0-9]{1,5}", str(storage["portal"])):
         raise KumoError(f"settings.storage.portal is {storage['portal']!r}; it must be address:port")
-    return storage
+    return BACKENDS[storage["backend"]].parse_settings(storage)
 
 
 def build_backing_path(document: dict, volume_id: str) -> str:
@@ -53,21 +54,36 @@ def build_backing_path(document: dict, volume_id: str) -> str:
 
 
 def read_volumes(document: dict) -> dict:
-    """{id: {kind, state, size_gb, progress, error, task_failed}}, and ``_pool``, ``_orphans``, ``_leftovers``."""
+    """{id: {state, size_gb, progress, error, task_failed, unfinished}}, and ``_pool``, ``_orphans``, ``_leftovers``.
+
+    Where the backend cannot be read, ``_problem`` says why and nothing is known of any volume: one host's guests do
+    not wait for its disks.
+    """
     storage = parse_storage(document)
-    observed: dict = {"_pool": None, "_orphans": [], "_leftovers": [], "_tasks": {}}
+    observed: dict = {
+        "_pool": None,
+        "_orphans": [],
+        "_leftovers": [],
+        "_tasks": {},
+        "_host": {},
+        "_problem": NO_STORAGE,
+    }
     if storage is None:
         return observed
-    backend = BACKENDS[storage["backend"]]
-    whole = backend.read_objects(storage)
+    observed["_host"] = {} if document["settings"]["hypervisor"] else host_facts.read_machine(document)
+    try:
+        contents = BACKENDS[storage["backend"]].read_contents(storage)
+    except KumoError as error:
+        return {**observed, "_problem": str(error)}
+    whole, unfinished = contents["objects"], contents["unfinished"]
     records = {record["object_id"]: record for record in tasks.read_tasks(document, KIND).values()}
-    known = {row["id"] for row in [*document["volumes"], *document["snapshots"]]}
-    unfinished = backend.read_unfinished(storage)
+    rows = [*document["volumes"], *document["snapshots"]]
+    known = {row["id"] for row in rows}
     running = {object_id for object_id, record in records.items() if record["state"] == "running"}
     for object_id in sorted(known):
         observed[object_id] = _read_state(whole.get(object_id), records.get(object_id), object_id in unfinished)
-    observed["_pool"] = {"backend": storage["backend"], **backend.read_pool(storage)}
-    observed["_host"] = {} if document["settings"]["hypervisor"] else host_facts.read_machine(document)
+    observed["_pool"] = {"backend": storage["backend"], **contents["pool"]}
+    observed["_problem"] = None
     observed["_orphans"] = sorted(set(whole) - known)
     observed["_leftovers"] = sorted(unfinished - running - known)
     observed["_tasks"] = {tasks.build_task_id(KIND, key): record for key, record in records.items()}
@@ -87,11 +103,13 @@ def _read_state(whole: dict | None, task: dict | None, unfinished: bool) -> dict
 
 
 def plan_volumes(document: dict, observed: dict) -> list[Action]:
-    """Volumes first, then snapshots of them, then what an interrupted run left."""
+    """What goes, volumes, snapshots of them, what an interrupted run left; what makes a volume larger comes last.
+
+    A snapshot or copy is of the size that its volume had when it was asked for.
+    """
     rows = [("volume", row) for row in document["volumes"]] + [("snapshot", row) for row in document["snapshots"]]
     if observed["_pool"] is None:
-        sentence = "this host keeps no volumes: its settings.storage is missing"
-        return [Action(SECTION, row["id"], "refuse", {"error": sentence}) for _, row in rows]
+        return [Action(SECTION, row["id"], "refuse", {"error": observed["_problem"]}) for _, row in rows]
     exported = {row["id"] for row in document["volumes"] if row.get("exports")}
     absent = [(kind, row) for kind, row in rows if row.get("wanted", "present") == "absent"]
     present = [(kind, row) for kind, row in rows if row.get("wanted", "present") == "present"]
@@ -102,30 +120,53 @@ def plan_volumes(document: dict, observed: dict) -> list[Action]:
             actions.append(Action(SECTION, row["id"], "delete", {}, _text(kind, seen["size_gb"]), ""))
     for kind, row in present:
         try:
-            actions += _plan_present(kind, row, observed, exported)
+            if kind == "volume" and observed[row["id"]]["state"] == "available":
+                actions += _plan_size(document, row, observed)
+            else:
+                actions += _plan_present(kind, row, observed, exported)
         except KumoError as error:
             actions.append(Action(SECTION, row["id"], "refuse", {"error": str(error)}))
     for object_id in observed["_leftovers"]:
         actions.append(Action(SECTION, object_id, "discard", {}, "half-made volume\n", ""))
-    return actions
+    return sorted(actions, key=lambda action: action.verb == "extend")
+
+
+def _find_waiting(document: dict, observed: dict, volume_id: str) -> list[str]:
+    """Snapshots and volumes that are still to be made of a volume."""
+    rows = [(row, row.get("volume")) for row in document["snapshots"]]
+    rows += [(row, (row.get("source") or {}).get("volume")) for row in document["volumes"]]
+    wanted = [row["id"] for row, of in rows if of == volume_id and row.get("wanted", "present") == "present"]
+    return [object_id for object_id in wanted if observed[object_id]["state"] != "available"]
 
 
 def _text(kind: str, size_gb: int | None) -> str:
     return f"{kind} {'?' if size_gb is None else size_gb} GiB\n"
 
 
-def _plan_present(kind: str, row: dict, observed: dict, exported: set) -> list[Action]:
-    seen, size_gb = observed[row["id"]], row.get("size_gb")
+def _parse_size(kind: str, row: dict) -> int:
+    size_gb = row.get("size_gb")
     if not isinstance(size_gb, int) or isinstance(size_gb, bool) or size_gb < 1:
         raise KumoError(f"{kind} {row['id']}: size_gb is {size_gb!r}; it must be a number of GiB from 1")
+    return size_gb
+
+
+def _plan_size(document: dict, row: dict, observed: dict) -> list[Action]:
+    size_gb, before = _parse_size("volume", row), observed[row["id"]]["size_gb"]
+    if before >= size_gb:
+        return []
+    first = _find_waiting(document, observed, row["id"])
+    if any(observed[object_id]["state"] == "creating" for object_id in first):
+        return []
+    texts, requires = (_text("volume", before), _text("volume", size_gb)), tuple((SECTION, one) for one in first)
+    return [Action(SECTION, row["id"], "extend", {"size_gb": size_gb, "first": first}, *texts, requires)]
+
+
+def _plan_present(kind: str, row: dict, observed: dict, exported: set) -> list[Action]:
+    seen, size_gb = observed[row["id"]], _parse_size(kind, row)
     after = _text(kind, size_gb)
     if seen["state"] == "failed":
         return [Action(SECTION, row["id"], "refuse", {"error": seen["error"], "forget": True})]
-    if seen["state"] == "creating":
-        return []
-    if seen["state"] == "available":
-        if kind == "volume" and seen["size_gb"] < size_gb:
-            return [Action(SECTION, row["id"], "extend", {"size_gb": size_gb}, _text(kind, seen["size_gb"]), after)]
+    if seen["state"] in ("creating", "available"):
         return []
     if kind == "snapshot":
         of = observed.get(row["volume"], {"state": "missing"})
@@ -136,14 +177,14 @@ def _plan_present(kind: str, row: dict, observed: dict, exported: set) -> list[A
     source = row.get("source") or {}
     if not source:
         return [Action(SECTION, row["id"], "create", {"size_gb": size_gb}, "", after)]
-    args = {"size_gb": size_gb, "source": source}
+    args = {"size_gb": size_gb, "source": source, "exported": source.get("volume") in exported}
     if "image" in source:
         return [Action(SECTION, row["id"], "copy", args, "", after, (("images", source["image"]),))]
     name, object_id = next(iter(source.items()))
     of = observed.get(object_id, {"state": "missing"})
     if of["state"] != "available":
         raise KumoError(f"volume {row['id']}: its source, {name} {object_id}, is not (yet) whole on this host")
-    if name == "volume" and object_id in exported:
+    if args["exported"] and not observed["_pool"]["snapshot_in_use"]:
         raise KumoError(f"volume {row['id']}: its source, volume {object_id}, is in use; take a snapshot of it first")
     return [Action(SECTION, row["id"], "copy", args, "", after, ((SECTION, object_id),))]
 
@@ -158,8 +199,11 @@ def apply_volumes(document: dict, action: Action) -> None:
         raise KumoError(args["error"])
     if action.verb in ("delete", "discard"):
         tasks.apply_end(document, KIND, object_id)
+        _close(storage, str(backend.build_path(storage, "volume", object_id)))
         backend.apply_delete(storage, object_id)
     elif action.verb == "extend":
+        if _has_task(document, args["first"]):
+            return  # a copy of it has just begun: the next call goes on
         _check_room(storage, backend)
         backend.apply_extend(storage, object_id, args["size_gb"] * GIB)
     elif action.verb == "create":
@@ -169,23 +213,37 @@ def apply_volumes(document: dict, action: Action) -> None:
     elif action.verb == "snapshot":
         _check_room(storage, backend)
         if not backend.apply_snapshot(storage, object_id, args["volume"]):
-            if args["exported"]:
-                raise KumoError(
-                    f"snapshot {object_id}: volume {args['volume']} is in use, and this host's backend "
-                    f"{storage['backend']} takes no snapshot of one moment there; detach it first"
-                )
-            source = backend.build_path(storage, "volume", args["volume"])
-            _start_copy(document, storage, "snapshot", object_id, args["size_gb"] * GIB, source, "raw")
+            _start_plain_copy(document, storage, "snapshot", object_id, args, "volume", args["volume"])
+    elif "image" in args["source"]:
+        _check_room(storage, backend)
+        _start_image_copy(document, storage, object_id, args)
     else:
         _check_room(storage, backend)
-        source, driver = _find_source(document, storage, backend, args, object_id)
-        if source is not None:
-            _start_copy(document, storage, "volume", object_id, args["size_gb"] * GIB, source, driver)
+        kind, source_id = next(iter(args["source"].items()))
+        if not backend.apply_clone(storage, object_id, kind, source_id, args["size_gb"] * GIB):
+            _start_plain_copy(document, storage, "volume", object_id, args, kind, source_id)
+
+
+def _close(storage: dict, path: str) -> None:
+    """No target of Kumo's holds what is to go: the section exports would only come to it later."""
+    try:
+        targets = tgt.read_targets(storage["control_port"])
+    except KumoError:
+        return  # no tgtd, no targets
+    for tid, target in targets.items():
+        if target["path"] == path and target["iqn"].startswith(tgt.IQN):
+            tgt.apply_removal(storage["control_port"], tid, target)
+
+
+def _has_task(document: dict, object_ids: list[str]) -> bool:
+    return any(record["object_id"] in object_ids for record in tasks.read_tasks(document, KIND).values())
 
 
 def _check_room(storage: dict, backend) -> None:
-    """Refuse to make anything while the pool is fuller than its watermark (its data, and its metadata)."""
-    pool = backend.read_pool(storage)
+    """Refuse to make anything while the pool is fuller than its watermark (its data, and its metadata), or not well."""
+    pool = backend.read_contents(storage)["pool"]
+    if pool["problem"]:
+        raise KumoError(pool["problem"])
     for name in ("used_percent", "metadata_percent"):
         if pool[name] is not None and pool[name] > storage["max_percent"]:
             what = name.split("_")[0].replace("used", "data")
@@ -194,21 +252,31 @@ def _check_room(storage: dict, backend) -> None:
             )
 
 
-def _find_source(document: dict, storage: dict, backend, args: dict, volume_id: str) -> tuple[Path | None, str]:
-    """(path, format) of what a volume is copied from; no path where its image is still on its way."""
-    source = args["source"]
-    if "image" not in source:
-        kind, object_id = next(iter(source.items()))
-        return backend.build_path(storage, kind, object_id), "raw"
-    cached = images.read_image(document, source["image"])
-    if cached is None:
-        return None, ""
-    if cached["virtual_size"] > args["size_gb"] * GIB:
+def _start_plain_copy(
+    document: dict, storage: dict, kind: str, object_id: str, args: dict, of: str, of_id: str
+) -> None:
+    """A copy takes its time: it is of one moment only where nobody writes meanwhile."""
+    if args["exported"]:
         raise KumoError(
-            f"volume {volume_id}: image {source['image']} is a disk of {cached['virtual_size']} bytes, "
+            f"{kind} {object_id}: {of} {of_id} is in use, and this host's backend {storage['backend']} "
+            "takes nothing of one moment there; detach it first"
+        )
+    source = BACKENDS[storage["backend"]].apply_open(storage, of, of_id)
+    _start_copy(document, storage, kind, object_id, args["size_gb"] * GIB, source, "raw")
+
+
+def _start_image_copy(document: dict, storage: dict, volume_id: str, args: dict) -> None:
+    image_id, size = args["source"]["image"], args["size_gb"] * GIB
+    cached = images.read_image(document, image_id)
+    if cached is None:
+        return  # it is still on its way
+    if cached["virtual_size"] > size:
+        raise KumoError(
+            f"volume {volume_id}: image {image_id} is a disk of {cached['virtual_size']} bytes, "
             f"the volume has {args['size_gb']} GiB"
         )
-    return images.build_image_path(document, source["image"]), image_formats.build_driver(cached["disk_format"])
+    driver = image_formats.build_driver(cached["disk_format"])
+    _start_copy(document, storage, "volume", volume_id, size, images.build_image_path(document, image_id), driver)
 
 
 def _start_copy(document: dict, storage: dict, kind: str, object_id: str, size: int, source: Path, driver: str) -> None:
@@ -262,6 +330,8 @@ def report_volumes(document: dict, observed: dict) -> dict:
                 continue
             report[key][row["id"]] = {name: seen[name] for name in ("state", "size_gb", "progress", "error")}
             report["pending"] = report["pending"] or seen["state"] == "creating"
+    if observed["_host"]:
+        report["host"] = observed["_host"]
     if observed["_pool"] is not None:
         report["host"] = {**observed["_host"], "storage": observed["_pool"]}
         report["orphans"] = {"volumes": observed["_orphans"]}

@@ -209,8 +209,8 @@ def test_two_roots_are_refused(storage, boot):
     boot(400, run=False, imageRef="", block_device_mapping_v2=[entry, entry])
 
 
-def test_a_volume_on_another_storage_host(storage, boot):
-    """The two hosts' documents are of two hosts: the hypervisor waits until the storage host exports."""
+def set_apart(storage):
+    """The hypervisor's name, once the volumes are another host's."""
     with storage.cloud.database.write.begin() as session:
         hypervisor = session.scalar(select(Host))
         hypervisor.roles = ["hypervisor"]
@@ -223,23 +223,46 @@ def test_a_volume_on_another_storage_host(storage, boot):
                 observed_at=hypervisor.observed_at,
             )
         )
+        return hypervisor.name
+
+
+def test_a_volume_on_another_storage_host(storage, boot):
+    """The two hosts' documents are of two hosts: the hypervisor waits until the storage host exports."""
+    name = set_apart(storage)
     server, volume = boot(), storage.create()["id"]
     attach(storage, server, volume)
     storage.run()
     by_host = {document["host"]: document for document in storage.host.documents}
     assert by_host["storage1"]["servers"] == []
-    assert "volumes" not in by_host[hypervisor.name]
-    assert by_host[hypervisor.name]["servers"][0]["volumes"][0]["volume"] == volume
+    assert "volumes" not in by_host[name]
+    assert by_host[name]["servers"][0]["volumes"][0]["volume"] == volume
     assert storage.read_status(volume) == "in-use"
 
 
 def test_an_export_seen_makes_its_guests_host_due_at_once(storage, boot):
-    """Both are one host here: what the run saw changes the host's own document."""
+    name = set_apart(storage)
+    server, volume = boot(), storage.create()["id"]
+    storage.run(3)
+    attach(storage, server, volume)
+    with storage.cloud.database.read() as session:
+        ids = {host.name: host.id for host in session.scalars(select(Host))}
+    storage.worker.run_once(ids[name])
+    assert "volumes" not in storage.host.documents[-1]["servers"][0]
+    storage.worker.run_once(ids["storage1"])
+    with storage.cloud.database.read() as session:
+        assert session.get(Host, ids[name]).next_run_at is None
+    storage.worker.run_once(ids[name])
+    assert storage.read_status(volume) == "in-use"
+
+
+def test_one_run_exports_and_attaches_where_both_are_one_host(storage, boot):
     server, volume = boot(), storage.create()["id"]
     storage.run(3)
     attach(storage, server, volume)
     storage.run(1)
-    with storage.cloud.database.read() as session:
-        assert session.scalar(select(Host)).next_run_at is None
-    storage.run(1)
+    document = storage.host.documents[-1]
+    wanted = document["servers"][0]["volumes"][0]
+    assert document["volumes"][0]["exports"][0]["id"] == wanted["attachment"]
     assert storage.read_status(volume) == "in-use"
+    storage.run(1)
+    assert storage.host.documents[-1]["servers"][0]["volumes"] == [wanted]  # as predicted, so it is as seen

@@ -149,3 +149,7 @@ def test_the_client_session_of_a_newcomer():
         assert json.loads(run(OPENSTACK, "--os-cloud", cloud, "token", "issue", "-f", "json"))["project_id"]
     sourced = run("bash", "-c", f". /etc/kumo/openrc && {OPENSTACK} server list -f value -c Name")
     assert "first" in sourced.split()
+    operator = (
+        f". /etc/kumo/openrc && export OS_CLOUD=kumo-admin && {OPENSTACK} compute service list -f value -c Binary"
+    )
+    assert "nova-compute" in run("bash", "-c", operator).split()

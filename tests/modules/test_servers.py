@@ -20,6 +20,7 @@ KEPT = {
     "pressed_at": None,
     "rebooting": None,
     "disk": {"image": I, "driver": "qcow2"},
+    "move": None,
 }
 ROW = {"id": S, "project_id": "p1", "wanted": "present", "power": "on", "image": I, "ports": [P], "root_gb": 1}
 OFF = {"power": "off"}
@@ -43,7 +44,9 @@ def build(row=(), seen=(), kept=()):
     here = {"defined": True, "state": "running", "reason": "", "files": True, "disk": True, "kept": state}
     here |= {"owned": guests.build_owned(document, server, nics, state, "qemu"), "nics": None}
     here |= {"console": None, "fetching": False, "volumes": None, "defined_volumes": []}
+    here |= {"tasks": {}, "persistent": True, "job": {}, "secrets": [], "disk_size": 1 << 30, "backup": False}
     observed = {"_now": NOW, "_virt_type": "qemu", "_taps": [], "_orphans": {"domains": [], "disks": []}, "_host": {}}
+    observed["_tasks"] = {}
     return document, {**observed, S: {**here, **dict(seen)}}
 
 
@@ -117,7 +120,7 @@ def test_plan(row, seen, kept, verbs):
     actions = servers.plan_servers(document, observed)
     assert [action.verb for action in actions] == verbs
     assert (document, observed) == before
-    assert all(action.verb in {*guests.VERBS, "refuse", "remove"} for action in actions)
+    assert all(action.verb in {*servers.VERBS, "refuse", "remove"} for action in actions)
 
 
 def test_a_recorded_change_is_the_last():

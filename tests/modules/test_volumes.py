@@ -4,6 +4,7 @@ import uuid
 
 import pytest
 from ansible.module_utils.kumo import volumes
+from ansible.module_utils.kumo.errors import KumoError
 
 VOLUME, OTHER, SNAPSHOT, IMAGE = (str(uuid.UUID(int=number)) for number in range(1, 5))
 MISSING = {"state": "missing", "size_gb": None, "progress": None, "error": None, "task_failed": False,
@@ -19,12 +20,13 @@ def build_snapshot(**more) -> dict:
     return {"id": SNAPSHOT, "volume": VOLUME, "wanted": "present", "size_gb": 1, **more}
 
 
-def plan(rows: list, snapshots: list = (), seen: dict | None = None, pool: bool = True, leftovers=()) -> list[tuple]:
+def plan(rows: list, snapshots=(), seen: dict | None = None, problem=None, leftovers=(), clones=False) -> list[tuple]:
     document = {"settings": {"state_dir": "/state", "storage": {"backend": "file"}}, "volumes": rows}
     document["snapshots"] = list(snapshots)
     known = [row["id"] for row in [*rows, *snapshots]]
     observed = {**dict.fromkeys(known, MISSING), **(seen or {})}
-    observed |= {"_pool": {} if pool else None, "_leftovers": list(leftovers), "_orphans": [], "_tasks": {}}
+    observed |= {"_pool": None if problem else {"snapshot_in_use": clones}, "_problem": problem}
+    observed |= {"_leftovers": list(leftovers), "_orphans": [], "_tasks": {}}
     actions = volumes.plan_volumes(document, observed)
     return [(action.verb, action.object_id, action.args.get("error") or "") for action in actions]
 
@@ -51,6 +53,20 @@ def plan(rows: list, snapshots: list = (), seen: dict | None = None, pool: bool 
         ),
         pytest.param([build_volume(size_gb=2)], [], {VOLUME: WHOLE}, [("extend", VOLUME)], id="larger"),
         pytest.param([build_volume()], [], {VOLUME: {**WHOLE, "size_gb": 2}}, [], id="never smaller"),
+        pytest.param(
+            [build_volume(size_gb=2)],
+            [build_snapshot()],
+            {VOLUME: WHOLE},
+            [("snapshot", SNAPSHOT), ("extend", VOLUME)],
+            id="larger after its snapshot",
+        ),
+        pytest.param(
+            [build_volume(size_gb=2), build_volume(OTHER, source={"volume": VOLUME})],
+            [],
+            {VOLUME: WHOLE, OTHER: {**MISSING, "state": "creating"}},
+            [],
+            id="not larger while it is copied",
+        ),
         pytest.param([build_volume(wanted="absent")], [], {VOLUME: WHOLE}, [("delete", VOLUME)], id="tombstone"),
         pytest.param([build_volume(wanted="absent")], [], {}, [], id="gone"),
         pytest.param(
@@ -91,8 +107,44 @@ def test_plan(rows, snapshots, seen, wanted):
     assert [(verb, object_id) for verb, object_id, _ in plan(rows, snapshots, seen)] == wanted
 
 
+def test_what_somebody_writes_is_cloned_where_that_is_of_one_moment():
+    rows = [build_volume(exports=[{}]), build_volume(OTHER, source={"volume": VOLUME})]
+    assert plan(rows, seen={VOLUME: WHOLE}, clones=True) == [("copy", OTHER, "")]
+
+
+def test_a_host_that_cannot_read_its_storage_says_why_for_each():
+    rows = [build_volume(), build_volume(OTHER, wanted="absent")]
+    assert plan(rows, problem="no such pool") == [("refuse", VOLUME, "no such pool"), ("refuse", OTHER, "no such pool")]
+
+
 def test_a_host_without_storage_says_so():
-    assert "keeps no volumes" in plan([build_volume()], pool=False)[0][2]
+    document = {"settings": {"state_dir": "/state"}, "volumes": [build_volume()], "snapshots": []}
+    assert "keeps no volumes" in volumes.plan_volumes(document, volumes.read_volumes(document))[0].args["error"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"backend": "nfs"}, "this host has file, lvm"),
+        ({"backend": "lvm"}, "volume_group is None"),
+        ({"backend": "lvm", "volume_group": "-x"}, "volume_group is '-x'"),
+        ({"backend": "lvm", "volume_group": "a/b"}, "volume_group is 'a/b'"),
+        ({"backend": "lvm", "volume_group": "v", "thin_pool": "a b"}, "thin_pool is 'a b'"),
+        ({"backend": "lvm", "volume_group": "v", "directory": "/a b"}, "cannot be a tag"),
+        ({"backend": "file", "portal": "nowhere"}, "portal is 'nowhere'"),
+        ({"backend": "file", "directory": "x"}, "directory must be an absolute path"),
+    ],
+)
+def test_a_wrong_setting_is_named(given, sentence):
+    with pytest.raises(KumoError, match=sentence):
+        volumes.parse_storage({"settings": {"state_dir": "/state", "storage": given}})
+
+
+def test_settings_have_defaults():
+    document = {"settings": {"state_dir": "/state", "storage": {"backend": "lvm", "volume_group": "v"}}}
+    storage = volumes.parse_storage(document)
+    assert (storage["thin_pool"], storage["max_percent"], storage["directory"]) == ("kumo", 90, "/state")
+    assert volumes.build_backing_path(document, VOLUME) == f"/dev/v/kumo-volume-{VOLUME}"
 
 
 def test_what_an_interrupted_run_left_is_discarded():

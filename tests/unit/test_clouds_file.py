@@ -1,6 +1,8 @@
 """clouds.yaml: our two clouds go in and out, and everything else stays byte for byte."""
 
 import importlib.util
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -82,7 +84,10 @@ def test_what_cannot_be_kept_is_refused(tmp_path, before, word):
     assert path.read_text() == before
 
 
-def test_openrc_is_quoted():
-    """A password with quotes is one shell word, and is not run."""
-    text = clouds.build_openrc({"kumo": {**OURS["kumo"], "auth": {**OURS["kumo"]["auth"], "password": "a'$(id)\""}}})
-    assert "export OS_PASSWORD='a'\\''$(id)\"'\n" in text
+def test_openrc_leaves_the_choice_of_the_cloud_to_its_name():
+    """Whatever OS_ variables were there, the cloud named last is the one that is used; no password is exported."""
+    script = clouds.build_openrc() + "export OS_CLOUD=kumo-admin\nenv\n"
+    before = {"PATH": os.environ["PATH"], "OS_USERNAME": "demo", "OS_PASSWORD": "a'b\nOS_X=1", "KEPT": "1"}
+    shown = subprocess.run(["sh", "-c", script], env=before, capture_output=True, text=True, check=True).stdout
+    assert [line for line in shown.splitlines() if line.startswith("OS_")] == ["OS_CLOUD=kumo-admin"]
+    assert "KEPT=1" in shown.splitlines()

@@ -77,7 +77,8 @@ def test_what_was_seen_leads_to(columns, seen, deleted, expected):
         (LIVE, "preparing", "live"),
         (SENDING, "running", "live"),
         ({**LIVE, "phase": "cleaning", "outcome": "completed"}, "completed", None),
-        ({**LIVE, "phase": "undoing", "outcome": "failed"}, "error", "live"),
+        ({**LIVE, "phase": "undoing", "outcome": "failed", "observed_source": {"state": "failed"}}, "error", "live"),
+        ({**LIVE, "phase": "undoing", "outcome": "failed"}, "error", None),  # it was never sent
         ({**LIVE, "phase": "undoing", "outcome": "failed", "observed_source": {"running": True}}, "error", None),
         ({**LIVE, "phase": "ended", "outcome": "cancelled"}, "cancelled", None),
         (COLD, "migrating", "resize"),
@@ -119,8 +120,11 @@ def test_a_failed_live_move_in_documents():
     seen = {"running": True, "state": "failed"}
     parts = read_parts(make(LIVE, phase="undoing", outcome="failed", observed_source=seen), "a")
     assert parts == {"a": ("home", {}), "b": ("absent", {})}
-    parts = read_parts(make(LIVE, phase="undoing", outcome="failed"), "a")
+    stopped = {"running": False, "state": "failed"}
+    parts = read_parts(make(LIVE, phase="undoing", outcome="failed", observed_source=stopped), "a")
     assert parts["a"] == ("home", {"held": True, "power": "off"})  # until it is seen gone over there
+    parts = read_parts(make(LIVE, phase="undoing", outcome="failed"), "a")
+    assert parts["a"] == ("home", {})  # it was never sent, and nobody has looked whether it runs: it is left alone
 
 
 def test_a_cold_move_in_documents():

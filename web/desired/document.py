@@ -69,7 +69,7 @@ SETTINGS = _object(
                         "portal": _said("address:port that its iSCSI targets are reached at.", TEXT),
                         "directory": _said("Of the backend file.", TEXT),
                         "volume_group": _said("Of the backend lvm.", TEXT),
-                        "thin_pool": _said("Of the backend lvm.", TEXT),
+                        "thin_pool": _said("Of the backend lvm; kumo where it is not said.", TEXT),
                         "control_port": _said("tgtd's, where there is more than one.", WHOLE),
                         "max_percent": _said("No creation while the pool's data or metadata are fuller.", WHOLE),
                     },

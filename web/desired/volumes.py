@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from .rows import Rows
 
+# What a storage host calls the target of an attachment, and the unit in it (docs/real-hosts.md).
+TARGET, LUN = "iqn.2026-11.cloud.kumo:{}", 1
+
 
 def build_volumes(rows: Rows) -> list[dict]:
     """The document's ``volumes``; one is left out until what it is made from is whole."""
@@ -58,10 +61,10 @@ def build_snapshots(rows: Rows) -> list[dict]:
 
 
 def build_attached(rows: Rows, server) -> list[dict]:
-    """The ``volumes`` of one of the document's servers, by device: those that are seen exported."""
+    """The ``volumes`` of one of the document's servers, by device: those that have a target when it looks for them."""
     documents = []
     for attachment, volume in rows.server_volumes.get(server.id, []):
-        export = attachment.observed_export
+        export = _choose_export(rows, attachment, volume)
         if export is None or attachment.deleted_at is not None:
             continue
         documents.append(
@@ -87,7 +90,7 @@ def lacks_volumes(rows: Rows, server) -> bool:
     if server.built_at is not None or server.deleted_at is not None:
         return False
     pairs = rows.server_volumes.get(server.id, [])
-    return any(attachment.observed_export is None and attachment.deleted_at is None for attachment, _ in pairs)
+    return any(_choose_export(rows, one, volume) is None and one.deleted_at is None for one, volume in pairs)
 
 
 def waits_for_targets(rows: Rows, server) -> bool:
@@ -96,3 +99,15 @@ def waits_for_targets(rows: Rows, server) -> bool:
         attachment.replaced and (attachment.deleted_at is not None or attachment.observed_export is None)
         for attachment, _ in rows.server_volumes.get(server.id, [])
     )
+
+
+def _choose_export(rows: Rows, attachment, volume) -> dict | None:
+    """Where the attachment's target is, or will be before this host's guests are looked at; None where nobody knows.
+
+    A host that keeps the volume of its own guest makes the target in the same run, by the order of its sections.
+    """
+    here = volume.host_id == rows.host.id and volume.built_at is not None and attachment.wanted
+    if attachment.observed_export is not None or not here:
+        return attachment.observed_export
+    storage = (rows.host.settings or {}).get("storage")
+    return {"portal": storage["portal"], "iqn": TARGET.format(attachment.id), "lun": LUN} if storage else None

@@ -13,6 +13,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base, new_uuid, now
 
+UNDER_WAY = ("preparing", "sending")  # phases in which a guest belongs to its source and room is made for it elsewhere
+
 
 class Migration(Base):
     __tablename__ = "migrations"

@@ -48,8 +48,10 @@ def is_released(migration) -> bool:
     if migration.observed_dest.get("fenced"):
         return True
     if migration.kind == LIVE:
-        # Its guest never stopped running at the source, so it runs nowhere else.
-        return bool(migration.observed_source.get("running"))
+        # Its guest never stopped running at the source, so it runs nowhere else; or it was never sent.
+        source = migration.observed_source
+        never_sent = not (source.get("sent") or source.get("fenced") or "state" in source)
+        return bool(source.get("running")) or never_sent
     # The destination starts a cold guest in `resized`, not before: nothing of it runs there unless that was reverted.
     return migration.outcome != "reverted"
 

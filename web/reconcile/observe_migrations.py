@@ -1,8 +1,8 @@
 """What a run saw of servers that move, into the rows of their migrations: the only writer of `observed_source` and
 `observed_dest`, but for fencing (`web/moves.py`).
 
-Each is one look at one host: {phase, at, state, error, progress, running, failures, address, port, name, fenced}. A
-look by a document that is older than the phase is not stored: it says nothing of it. What follows from both is
+Each is one look at one host: {phase, at, state, error, progress, running, failures, address, port, name, fenced,
+sent}. A look by a document that is older than the phase is not stored: it says nothing of it. What follows from both is
 `migration_status.py`'s answer, entered by `web/moves.py` within the run's own transaction. Next room: `observe.py`.
 """
 
@@ -43,8 +43,7 @@ def build_look(migration, side: str, wanted: dict, seen: dict | None, report: di
     """
     before = migration.observed_source if side == "source" else migration.observed_dest
     look: dict = {"phase": migration.phase, "running": _runs(seen)}
-    if before.get("fenced"):
-        look["fenced"] = True
+    look |= {name: True for name in ("fenced", "sent") if before.get(name)}
     if wanted["wanted"] == "absent":
         gone = seen is None and outcome["ok"]
         return {**look, "state": "gone" if gone else "leaving", "error": outcome["error"]}

@@ -76,7 +76,8 @@ def _store_exports(session: Session, host: Host, document: dict, result: dict) -
         attachment.observed_error = outcomes.get(attachment.id, {}).get("error")
         if export is not None and export != attachment.observed_export:
             attachment.observed_export = export
-            _touch_guest_host(session, attachment)
+            if not attachment.observed_attached:  # by this very run, where host and guest are one machine's
+                _touch_guest_host(session, attachment)
         ended = attachment.deleted_at is not None and not attachment.observed_attached
         if export is None and ended and attachment.id not in asked:
             _end(session, attachment, volume)

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 """Pack the checkout into one tar, the same bytes for the same files, and print its SHA-256.
 
-    pack_source.py PROJECT OUTPUT
+    pack_source.py PROJECT OUTPUT [NAME ...]
 
-What services need and nothing else: no tests, no history, nothing that Python or an editor left.
-Owners, modes and times are made uniform. Next room: install_source.sh, which unpacks it.
+What is named, by default what services need and nothing else: no tests, no history; and nothing that Python or
+an editor left. Owners, modes and times are made uniform. Next room: install_source.sh, which unpacks it.
 """
 
 import hashlib
@@ -34,10 +34,10 @@ WANTED = (
 UNWANTED_SUFFIXES = (".pyc", ".pyo", ".swp", ".orig", ".retry", "~")
 
 
-def read_files(project: Path) -> list[Path]:
+def read_files(project: Path, wanted: tuple[str, ...] = WANTED) -> list[Path]:
     """Paths of files below the wanted names, relative to ``project``, sorted."""
     found = []
-    for name in WANTED:
+    for name in wanted:
         top = project / name
         if top.is_file():
             found.append(Path(name))
@@ -70,7 +70,7 @@ def build_tar(project: Path, files: list[Path]) -> bytes:
 def main() -> None:
     """Write the tar only where its bytes differ from what is there."""
     project, output = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
-    packed = build_tar(project, read_files(project))
+    packed = build_tar(project, read_files(project, tuple(sys.argv[3:]) or WANTED))
     if not output.is_file() or output.read_bytes() != packed:
         output.parent.mkdir(parents=True, exist_ok=True)
         partial = output.with_name(f"{output.name}.{os.getpid()}")

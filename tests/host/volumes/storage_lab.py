@@ -1,6 +1,10 @@
-"""A storage host for tests: its own state directory, its own tgtd on a port of loopback."""
+"""A storage host for tests: its own state directory, its own tgtd on a port of loopback.
+
+The backend is that of KUMO_TEST_STORAGE (JSON, of the document's settings.storage), else `file`.
+"""
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -9,6 +13,9 @@ import uuid
 from pathlib import Path
 
 GIB = 1 << 30
+MIB = 1 << 20
+STORAGE = json.loads(os.environ.get("KUMO_TEST_STORAGE", '{"backend": "file"}'))
+PATIENCE_S = 240  # a whole kernel under emulation takes its time
 
 
 def build_id() -> str:
@@ -26,7 +33,7 @@ def running_tgtd():
     Path("/var/run/tgtd").mkdir(exist_ok=True)
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while not Path(f"/var/run/tgtd/socket.{control}").exists() and time.monotonic() < until:
             time.sleep(0.02)
         yield control, portal
@@ -39,7 +46,7 @@ def running_tgtd():
 
 def build_document(state_dir, control: int, portal: str, **lists) -> dict:
     """A document of a host that keeps volumes and nothing else."""
-    storage = {"backend": "file", "portal": portal, "control_port": control}
+    storage = {**STORAGE, "portal": portal, "control_port": control}
     settings = {"state_dir": str(state_dir), "hypervisor": False, "storage": storage}
     return {"version": 1, "host": "test", "settings": settings, **lists}
 
@@ -69,7 +76,7 @@ def apply(document: dict) -> dict:
     """Run the document's sections until nothing is under way; the last result."""
     from ansible.module_utils.kumo import core
 
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE_S
     while True:
         result = core.run_sections(document)
         if not result["pending"] or time.monotonic() > until:
@@ -92,6 +99,32 @@ def qemu_io(tmp_path, portal: str, export: dict, *commands: str, password=None, 
         ["qemu-io", *reading, "--object", f"secret,id=s,file={secret}", "--image-opts", options, *words],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     return ended.returncode, ended.stdout + ended.stderr
+
+
+def read_contents(document: dict) -> dict:
+    """What the backend itself says it has."""
+    from ansible.module_utils.kumo import volumes
+
+    storage = volumes.parse_storage(document)
+    return volumes.BACKENDS[storage["backend"]].read_contents(storage)
+
+
+def open_volume(document: dict, volume_id: str) -> Path:
+    """The file or device of a volume, for a test that writes to it as tgtd does."""
+    from ansible.module_utils.kumo import volumes
+
+    storage = volumes.parse_storage(document)
+    return volumes.BACKENDS[storage["backend"]].apply_open(storage, "volume", volume_id)
+
+
+def fill(path: Path, byte: int, size: int) -> None:
+    """Write ``size`` bytes of one kind from the beginning, and wait until they are down."""
+    block = bytes([byte]) * MIB
+    with open(path, "r+b") as stream:
+        for _ in range(size // MIB):
+            stream.write(block)
+        stream.flush()
+        os.fsync(stream.fileno())

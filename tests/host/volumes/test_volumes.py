@@ -1,28 +1,10 @@
-"""Volumes and their targets on this machine: real files, a real tgtd, QEMU's own iSCSI initiator."""
+"""Volumes and their targets on this machine: a real backend, a real tgtd, QEMU's own iSCSI initiator."""
 
 import json
 import subprocess
 
-import pytest
 from ansible.module_utils.kumo import core, tgt
-from storage_lab import apply, build_document, build_export, build_id, build_volume, qemu_io, running_tgtd
-
-
-@pytest.fixture(scope="module")
-def target():
-    with running_tgtd() as found:
-        yield found
-
-
-@pytest.fixture
-def storage(target, state_dir):
-    """A function from lists to a document of this storage host."""
-
-    def build(**lists):
-        return build_document(state_dir, *target, **lists)
-
-    yield build
-    apply(build(volumes=[]))  # what tests exported is pruned
+from storage_lab import apply, build_export, build_id, build_volume, qemu_io
 
 
 def test_a_volume_is_made_offered_and_gone(storage, target, tmp_path):
@@ -82,7 +64,9 @@ def test_an_extended_volume_is_larger_under_an_open_session(storage, target, tmp
     larger = apply(storage(volumes=[{**volume, "size_gb": 2}]))
     assert [one["verb"] for one in larger["actions"]] == ["extend", "grow"]
     assert larger["observed"]["volumes"][volume["id"]]["size_gb"] == 2
-    code, text = qemu_io(tmp_path, target[1], export, "read -P 3 0 4k", "write -P 4 1500M 4k", "read -P 4 1500M 4k")
+    code, text = qemu_io(
+        tmp_path, target[1], export, "read -P 3 0 4k", "read -P 0 1G 64M", "write -P 4 1500M 4k", "read -P 4 1500M 4k"
+    )
     assert code == 0
     assert "failed" not in text
     assert apply(storage(volumes=[{**volume, "size_gb": 2}]))["actions"] == []

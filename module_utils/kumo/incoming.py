@@ -1,0 +1,193 @@
+"""The side that a guest comes to: room for it, passwords of its volumes, the copy of its disk. Starts nothing.
+
+A disk that was copied is another host's bytes: its header must be that of a qcow2 file over this very host's copy of
+the image before any tool opens it (security cases 1 and 6). Decides nothing (``moves.py`` plans). Next rooms:
+``outgoing.py``, the other side; ``guests.py``, once the guest is here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+from . import (
+    backups,
+    disks,
+    domain_xml,
+    files,
+    guest_volumes,
+    guests,
+    host_facts,
+    image_formats,
+    images,
+    moves,
+    outgoing,
+    tasks,
+)
+from .errors import KumoError
+
+COPY_SECONDS = 24 * 3600
+RECEIVE_WAIT_S = 2.0
+PERCENT = re.compile(rb"\(([0-9.]+)/100%\)")
+
+
+def apply_prepare(document: dict, server: dict) -> None:
+    """Make sure that the guest can be here, and make room for it. What stands in the way is the move's failure."""
+    directory = guests.build_directory(document, server["id"])
+    for path in (directory.parent, directory):
+        path.mkdir(mode=0o711, parents=True, exist_ok=True)
+    attachments = [volume["attachment"] for volume in server["volumes"]]
+    move = moves.build_move(server, "in", attachments=attachments)
+    kept = {**guests.build_kept(server), "move": move}
+    try:
+        base = _read_base(document, server)
+        _check_room(document, server, base)
+        _check_bridges(document, server)
+        if server["incoming"]["kind"] == "live":
+            if base:
+                disks.apply_disk(document, server, directory)
+            guest_volumes.apply_keep(server["volumes"])
+    except KumoError as error:
+        # Told as the move's failure, not as this run's; what was made goes with the tombstone that follows.
+        kept["move"] = {**move, "state": "failed", "error": str(error)}
+        files.apply_json(directory / "state.json", kept)
+        return
+    if base:
+        kept["disk"] = {name: base[name] for name in ("image", "driver")}
+    files.apply_json(directory / "state.json", kept)
+
+
+def _read_base(document: dict, server: dict) -> dict | None:
+    """{image, driver, size of the guest's disk} of what its disk lies over; None for one without a local disk."""
+    if not guest_volumes.has_local_root(server):
+        return None
+    cached = images.read_image(document, server["image"])
+    if cached is None:
+        raise KumoError(f"image {server['image']} is not on this host (yet)")
+    driver = image_formats.build_driver(cached["disk_format"])
+    return {"image": server["image"], "driver": driver, "size": disks.choose_size(server, cached["virtual_size"])}
+
+
+def _check_room(document: dict, server: dict, base: dict | None) -> None:
+    free = host_facts.read_machine(document)["memory_free_mb"]
+    if free < server["memory_mb"]:
+        raise KumoError(f"this host has {free} MiB of memory free; the guest needs {server['memory_mb']} MiB")
+    room = os.statvfs(guests.build_directory(document, server["id"]))
+    free = room.f_bavail * room.f_frsize
+    if base and free < base["size"]:
+        raise KumoError(f"this host has {free} bytes free for disks; the guest's may grow to {base['size']}")
+
+
+def _check_bridges(document: dict, server: dict) -> None:
+    for nic in domain_xml.build_nics(document, server):
+        flags = files.read_text(Path("/sys/class/net", nic["bridge"], "flags")).strip()
+        if not flags or not int(flags, 16) & 1:  # IFF_UP
+            raise KumoError(f"the bridge of network {nic['network']} ({nic['bridge']}) is not up on this host")
+
+
+def apply_keep_secrets(document: dict, server: dict) -> None:
+    """libvirt knows the volumes' passwords until the guest runs here; a libvirtd that restarts forgets them."""
+    guest_volumes.apply_keep(server["volumes"])
+
+
+def apply_drop_secrets(document: dict, server: dict) -> None:
+    """The guest runs and has its passwords; nobody else needs them."""
+    drop_secrets_of(document, server["id"])
+
+
+def apply_settle(document: dict, server: dict) -> None:
+    """The guest is at home here: nothing of its move is kept."""
+    drop_secrets_of(document, server["id"])
+    guests.store(document, server["id"], {"move": None})
+
+
+def drop_secrets_of(document: dict, server_id: str) -> None:
+    """The passwords that were kept in libvirt for a guest on its way."""
+    move = (guests.read_kept(document, server_id) or {}).get("move") or {}
+    if move.get("attachments"):
+        guest_volumes.apply_drop(move["attachments"])
+        guests.store(document, server_id, {"move": {**move, "attachments": []}})
+
+
+def apply_receive(document: dict, server: dict) -> None:
+    """Copy its disk from the other host, a task; what is on volumes is there already."""
+    if not guest_volumes.has_local_root(server):
+        _finish(document, server)
+        return
+    tasks.apply_forget(document, moves.RECEIVE, server["id"])
+    tasks.apply_start(document, moves.RECEIVE, server["id"], lambda progress: _copy(document, server, progress))
+    tasks.wait(document, moves.RECEIVE, server["id"], time.monotonic() + RECEIVE_WAIT_S)
+
+
+def build_source(offer: dict) -> list[str]:
+    """qemu-img's words that name an offered disk, as the bytes it is of: nobody looks for a format in them."""
+    if not offer.get("address") or not offer.get("port") or not offer.get("name"):
+        raise KumoError("the other host offers no disk")
+    source = {"driver": "raw", "file.driver": "nbd", "file.host": offer["address"], "file.port": str(offer["port"])}
+    source |= {"file.export": offer["name"], "file.tls-creds": "tls"}
+    options = ",".join(f"{name}={value.replace(',', ',,')}" for name, value in source.items())
+    return ["--object", outgoing.build_credentials("client"), "--image-opts", options]
+
+
+def _read_offered_size(offer: dict) -> int:
+    """How many bytes the other host offers."""
+    return json.loads(disks.run_qemu_img("info", "--output=json", *build_source(offer)))["virtual-size"]
+
+
+def _copy(document: dict, server: dict, progress) -> None:
+    """The whole of a task: copy, look at what came, keep it."""
+    kept = guests.read_kept(document, server["id"])
+    directory, offer = guests.build_directory(document, server["id"]), server["incoming"]["offer"]
+    part = directory / ".disk.part"
+    part.unlink(missing_ok=True)
+    try:
+        size = _read_offered_size(offer)
+        room = os.statvfs(directory)
+        if room.f_bavail * room.f_frsize < size:
+            raise KumoError(f"this host has {room.f_bavail * room.f_frsize} bytes free; the disk that comes has {size}")
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"):
+            pass
+        _run_copy(["qemu-img", "convert", "-p", "-O", "raw", *build_source(offer), str(part)], size, progress)
+        check_overlay(part, str(images.build_image_path(document, kept["disk"]["image"])), kept["disk"]["driver"])
+        disks.run_qemu_img("check", "-q", "-f", "qcow2", str(part), seconds=COPY_SECONDS)
+        with open(part, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(part, directory / "disk")
+    finally:
+        part.unlink(missing_ok=True)
+    _finish(document, server)
+
+
+def _run_copy(command: list[str], size: int, progress) -> None:
+    """Run the copy; qemu-img tells its progress in percent."""
+    with tasks.running_child(command) as child:
+        said = b""
+        while chunk := os.read(child.stdout.fileno(), 4096):
+            said = (said + chunk)[-64:]
+            found = PERCENT.findall(said)
+            if found:
+                progress(int(float(found[-1]) * size / 100), size)
+        errors = child.communicate(timeout=30)[1][-500:].decode(errors="replace").strip()
+    if child.returncode:
+        raise KumoError(f"the disk could not be copied: {errors or f'qemu-img ended with {child.returncode}'}")
+
+
+def check_overlay(path: Path, base: str, driver: str) -> None:
+    """KumoError unless ``path`` is a qcow2 file that lies over ``base`` and refers to nothing else."""
+    with open(path, "rb") as stream:
+        found = image_formats.parse_overlay(stream.read(image_formats.HEAD_BYTES))
+    if found["backing"] != base or found["backing_format"] != driver:
+        raise KumoError(
+            f"the disk that came lies over {found['backing']!r} ({found['backing_format']}); here its image is {base}"
+        )
+
+
+def _finish(document: dict, server: dict) -> None:
+    """The disk is whole: as large as the flavor has it, and kept so in state.json."""
+    if guest_volumes.has_local_root(server):
+        backups.apply_grow(document, server)
+    move = guests.read_kept(document, server["id"])["move"]
+    guests.store(document, server["id"], {"move": {**move, "state": "received"}})

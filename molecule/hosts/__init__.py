@@ -1,0 +1,1 @@
+"""Hosts to test on, made on this machine. Start reading at lab.py."""
