@@ -223,7 +223,7 @@ class Worker:
         return outcome
 
     def _store(self, run_id: str, document: dict, outcome: Outcome) -> bool:
-        """Store what a run brought back; again where another transaction that holds hosts was in the way (PostgreSQL)."""
+        """Store what a run brought back; again where another transaction that holds hosts was in the way."""
         for attempt in range(TRIES):
             try:
                 with self.database.write.begin() as session:
