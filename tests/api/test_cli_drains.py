@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from web.cli import build_parser
 from web.commands import drains
+from web.commands.runs import list_errors
 from web.draining import choose_way
 from web.models import Migration, RequestLog, Volume, VolumeAttachment, now
 
@@ -119,6 +120,8 @@ def test_a_guest_that_will_not_go_stays_and_is_told(hosts, monkeypatch, capsys):
         hosts.fakes[name].broken["ready"] = "no bridge"
     assert call(hosts, "drain", "a", "--wait") == 1
     assert "stays: its move failed: no bridge" in capsys.readouterr().out
+    assert list_errors(build_parser().parse_args(["logs", "errors"]), hosts.cloud.settings) == 0
+    assert f"live-migration of {server}: no bridge" in capsys.readouterr().out
     assert hosts.where(server) == ("a", "ACTIVE", None)
 
 
