@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import delete, func, or_, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from ..desired import build_document, read_rows
 from ..errors import Problem
@@ -34,6 +34,7 @@ LOG = logging.getLogger("kumo.worker")
 LONGEST_WAIT_S = 30.0
 DATABASE_WAIT_S = 2.0
 CLEANING_S = 60.0
+TRIES = 4  # to store a run
 
 
 class Worker:
@@ -208,10 +209,7 @@ class Worker:
             host.next_run_at = now() + timedelta(seconds=self.settings.worker.run_timeout_s + 30)
             name, connection, run_id = host.name, dict(host.connection), run.id
         outcome = self.run(self.settings, name, connection, document)
-        with self.database.write.begin() as session:
-            run = session.get(Run, run_id)
-            stored = store_outcome(session, self.settings, run, document, outcome)
-            self._prune(session)
+        stored = self._store(run_id, document, outcome)
         level = logging.INFO if outcome.ok else logging.WARNING
         LOG.log(
             level, "run %s host %s generation %s %s: %s actions%s", run_id, name, document["generation"],
@@ -223,6 +221,21 @@ class Worker:
                 if not one["ok"]:
                     LOG.warning("run %s host %s %s %s: %s", run_id, name, section, object_id, one["error"])
         return outcome
+
+    def _store(self, run_id: str, document: dict, outcome: Outcome) -> bool:
+        """Store what a run brought back; again where another transaction that holds hosts was in the way."""
+        for attempt in range(TRIES):
+            try:
+                with self.database.write.begin() as session:
+                    run = session.get(Run, run_id)
+                    stored = store_outcome(session, self.settings, run, document, outcome)
+                    self._prune(session)
+                return stored
+            except (IntegrityError, OperationalError) as error:
+                if attempt == TRIES - 1 or error.connection_invalidated:
+                    raise
+                time.sleep(0.02 * (attempt + 1))
+        return False
 
     def _prune(self, session) -> None:
         """Keep the tables of runs, requests and revoked tokens bounded."""

@@ -27,13 +27,13 @@ from ..models import (
     touch,
 )
 from ..models.reach import touch_port
+from ..moves import follow_closed_targets
 from ..router_legs import sync_router_legs
 from .observe_attachments import end_attachments, store_attachments
 from .observe_migrations import (
     apply_move_deadlines,
     is_gone_elsewhere,
     read_other_hosts,
-    store_closed_exports,
     store_moves,
 )
 from .observe_volumes import store_volumes
@@ -126,7 +126,7 @@ def _store_observed(session: Session, settings, host: Host, held: set[str], docu
     moves_wait_s = store_moves(session, settings, host, held, document, result)
     if moves_wait_s is not None:
         failures.append(moves_wait_s)
-    store_closed_exports(session, settings)
+    follow_closed_targets(session, settings)
     _store_gone_elsewhere(session, host, document)
     return min(failures)
 
