@@ -63,7 +63,7 @@ remove() {
 }
 
 step "Services, guests and networks"
-teardown services guests network daemons settings
+teardown services guests network daemons moves settings
 
 step "Clouds of the client"
 if [ "$dry_run" = no ] && [ -x /usr/bin/python3 ]; then /usr/bin/python3 "$here/scripts/clouds.py" remove; fi

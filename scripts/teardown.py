@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Takes what Kumo's modules and services made off this machine: guests, processes, links, chains, settings.
 
-    teardown.py STEP... [--dry-run]      steps: services guests network daemons settings
+    teardown.py STEP... [--dry-run]      steps: services guests network daemons moves settings
 
 Known by name and owner: domains whose disks are under STATE_DIR, links with Kumo's prefixes or its tag,
 namespaces and chains named kumo-…, processes with KUMO_SERVICE in their environment. Nothing else is
@@ -15,6 +15,7 @@ import json
 import os
 import pwd
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,10 @@ PROGRAMS = ("kumo-worker", "kumo-api", "kumo-metadata", "kumo-tgtd")
 DAEMONS = ("libvirtd", "virtlogd")
 SUPERVISOR = "/etc/kumo/supervisord.conf"
 ACCOUNT = "kumo"
+MOVES_FILES = ("/etc/libvirt/libvirtd.conf", "/etc/libvirt/qemu.conf", "/etc/hosts")
+MOVES_BLOCK = re.compile(r"^# BEGIN Kumo: guests that move\n.*?^# END Kumo: guests that move\n", re.M | re.S)
+MOVES_SOCKET = Path("/etc/systemd/system/libvirtd-tls.socket.d")
+MOVES_PKI = Path("/etc/pki/qemu/kumo")
 GRACE_S = 15
 LOCK_S = 60
 
@@ -332,11 +337,42 @@ def restore_settings() -> None:
         path.unlink()
 
 
+def remove_moves() -> None:
+    """What guests moved over: the certificate of this host, and Kumo's lines in libvirt's files and /etc/hosts."""
+    changed = False
+    for path in map(Path, MOVES_FILES):
+        text = path.read_text() if path.is_file() else ""
+        rest = MOVES_BLOCK.sub("", text)
+        if rest != text:
+            changed = True
+            say(f"remove Kumo's lines from {path}")
+            if not dry_run:
+                path.write_text(rest)
+    if (MOVES_SOCKET / "kumo.conf").exists():
+        changed = True
+        if is_systemd():
+            change("stop libvirtd-tls.socket", "systemctl", "disable", "--now", "libvirtd-tls.socket")
+        say(f"remove {MOVES_SOCKET}/kumo.conf")
+        if not dry_run:
+            (MOVES_SOCKET / "kumo.conf").unlink()
+    if MOVES_PKI.is_dir():
+        say(f"remove {MOVES_PKI}")
+        if not dry_run:
+            shutil.rmtree(MOVES_PKI)
+            for path in (MOVES_SOCKET, MOVES_PKI.parent, MOVES_PKI.parent.parent):
+                if path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
+    if changed and is_systemd():
+        change("have libvirtd read its settings again", "systemctl", "daemon-reload")
+        change("restart libvirtd, guests run on", "systemctl", "try-restart", "libvirtd.service")
+
+
 STEPS = {
     "services": stop_services,
     "guests": remove_guests,
     "network": remove_network,
     "daemons": stop_daemons,
+    "moves": remove_moves,
     "settings": restore_settings,
 }
 

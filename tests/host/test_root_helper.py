@@ -63,7 +63,7 @@ class Lab:
         (self.policy / "kumo.conf").write_text(
             f"commands = apply check\nsections = images volumes networks servers\nstate_dirs = {self.state}\n"
             f"image_dirs = {self.images}\nstorage_dirs = {self.root}/volumes\nvolume_groups = {VOLUME_GROUP}\n"
-            f"bridges = kumo-test\ninterfaces =\n"
+            f"bridges = kumo-test\ninterfaces =\npeers = 192.0.2.2 2001:db8::/64\n"
         )
         line = (ROLE / "templates" / "sudoers.j2").read_text()
         for name, value in (("helper", self.helper), ("user", self.account), ("root_policy", self.policy)):
@@ -225,6 +225,17 @@ def test_what_is_no_request_is_refused(lab, data, because):
     assert not Path("/tmp/kumo-test-shell").exists()
 
 
+def _leave(address: str) -> dict:
+    order = {"migration": IMAGE, "kind": "live", "address": address, "abort": False, "force": False}
+    return {"servers": [{"id": IMAGE, "project_id": "p", "wanted": "present", "outgoing": order}]}
+
+
+def _fetch(**changes) -> dict:
+    offer = {"address": "2001:db8::1", "port": 49216, "name": IMAGE, **changes}
+    order = {"migration": IMAGE, "kind": "cold", "offer": offer}
+    return {"servers": [{"id": IMAGE, "project_id": "p", "wanted": "present", "incoming": order}]}
+
+
 def _harm(lab) -> list:
     physical = {"bridge": "kumo-test", "addresses": ["172.24.9.1/24"], "masquerade": False, "interface": None}
     network = {
@@ -262,6 +273,12 @@ def _harm(lab) -> list:
         ]}]}, "blank"),
         ({"networks": [{**network, "segmentation": {"type": "local x"}}]}, "networks[0].segmentation"),
         ({"servers": [{"id": "../x", "project_id": "p", "wanted": "absent"}]}, "servers[0].id"),
+        (_leave("198.51.100.9"), "outgoing.address '198.51.100.9' is not allowed"),
+        (_leave("127.0.0.1"), "outgoing.address '127.0.0.1' is not allowed"),
+        (_leave("compute2"), "outgoing.address 'compute2' is no address"),
+        (_fetch(address="2001:db8:1::1"), "incoming.offer.address '2001:db8:1::1' is not allowed"),
+        (_fetch(port=22), "incoming.offer.port 22 is not allowed"),
+        (_fetch(name="../disk"), "incoming.offer.name is no migration's id"),
         ({"version": 2}, "document.version"),
         ({"shell": "id"}, "is not known"),
     ]  # fmt: skip

@@ -155,6 +155,9 @@ def prepare_host(args, settings) -> int:
         inventory = build_inventory(host.name, host.roles, host.connection, own, args.user)
         store = {"controller_settings": {"image": {"store_dir": settings.image.store_dir}}}
         inventory["all"]["children"]["controllers"]["vars"] = store
+        # Guests may move to and from every hypervisor that is known by now.
+        addresses = [(one.settings or {}).get("tunnel_address") for one in session.scalars(select(Host))]
+        inventory["all"]["vars"] = {"host_base_peers": sorted({address for address in addresses if address})}
     ansible = Path(settings.worker.ansible_dir)
     with tempfile.TemporaryDirectory(prefix="kumo-prepare-") as folder:
         hosts = Path(folder, "hosts.yml")

@@ -7,6 +7,7 @@ places below, and for nothing outside them. Lines of a file are `name = words`; 
     state_dirs       where modules keep files     image_dirs       where images may be copied from
     storage_dirs     of the backend file          volume_groups    of the backend lvm
     bridges          of physical networks         interfaces       NICs that may be put under them
+    peers            addresses or networks of hosts that guests may move to and from
 """
 
 import ipaddress
@@ -16,10 +17,12 @@ import stat
 
 NAMES = (
     "commands", "sections", "state_dirs", "image_dirs", "storage_dirs", "volume_groups", "bridges", "interfaces",
+    "peers",
 )  # fmt: skip
 COMMANDS = ("apply", "check", "probe")
 STATE_DIR = "/var/lib/kumo/host"
 LVM_NAME = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,126}")
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PORTAL = re.compile(r"(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}")
 # Texts of people, which no section makes a line of a configuration or of a command of.
 FREE = ("servers",)
@@ -89,6 +92,11 @@ def read_policy(directory: str) -> dict:
     for key in ("state_dirs", "image_dirs", "storage_dirs"):
         for path in merged[key]:
             _check_path(path, f"allow-list: {key}")
+    for text in merged["peers"]:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            raise PolicyError(f"allow-list: peers: {text!r} is no address or network") from None
     return merged
 
 
@@ -117,6 +125,9 @@ def check_document(document: dict, allowed: dict) -> None:
         _parse_address(settings["tunnel_address"], "document.settings.tunnel_address")
     if settings.get("storage"):
         _check_storage(settings["storage"], allowed)
+    peers = [ipaddress.ip_network(text) for text in allowed["peers"]]
+    for index, server in enumerate(document.get("servers") or []):
+        _check_peer(server, peers, f"document.servers[{index}]")
     for index, image in enumerate(document.get("images") or []):
         _check_source(image["source"], allowed, f"document.images[{index}].source")
 
@@ -143,6 +154,27 @@ def _parse_address(text: str, where: str):
     if address.ip.is_loopback or address.ip.is_multicast or address.ip.is_unspecified:
         raise PolicyError(f"{where}: {text!r} is no address for a bridge")
     return address
+
+
+def _check_peer(server: dict, peers: list, where: str) -> None:
+    """A guest may be sent to, and its disk be fetched from, a hypervisor of this cloud and nobody else."""
+    offer = (server.get("incoming") or {}).get("offer") or {}
+    outgoing = server.get("outgoing") or {}
+    for name, place in (("outgoing", outgoing), ("incoming.offer", offer)):
+        text = place.get("address")
+        if text is None:
+            continue
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            raise PolicyError(f"{where}.{name}.address {text[:60]!r} is no address") from None
+        if not any(address in network for network in peers):
+            raise PolicyError(f"{where}.{name}.address {text!r} is not allowed")
+    port = offer.get("port")
+    if port is not None and not 1024 <= port <= 65535:
+        raise PolicyError(f"{where}.incoming.offer.port {port} is not allowed")
+    if offer.get("name") is not None and not UUID.fullmatch(offer["name"]):
+        raise PolicyError(f"{where}.incoming.offer.name is no migration's id")
 
 
 def _check_physical(row: dict, allowed: dict, where: str) -> None:
