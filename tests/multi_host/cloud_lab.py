@@ -164,7 +164,8 @@ class CloudLab:
         addresses = self.ask(f"server show {server}")["addresses"][network]
         address = next(text for text in addresses if "." in text)
         hop = f"sudo -n ip netns exec {self.find_namespace(network)} busybox nc {address} 22"
-        proxy = shlex.join([*self.ssh(self.find_host(server)), hop])
+        # The outer ssh would put its own host and account for the inner one's %r and %h.
+        proxy = shlex.join([*self.ssh(self.find_host(server)), hop]).replace("%", "%%")
         done = subprocess.run(
             ["ssh", "-F", "/dev/null", "-i", str(key), "-o", f"ProxyCommand={proxy}", "-o", "BatchMode=yes",
              "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
