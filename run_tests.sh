@@ -181,7 +181,7 @@ is_gone() {
 
 need_lab() {
     need_root "$1"
-    need_packages iproute2 mmdebstrap openssh-client systemd-container
+    need_packages e2fsprogs iproute2 mmdebstrap openssh-client qemu-block-extra qemu-system-x86 qemu-utils systemd-container
     check "the prepared tree" .venv/bin/python molecule/hosts/lab.py tree
 }
 

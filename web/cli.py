@@ -111,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text).add_subparsers(metavar="ACTION", required=True)
 
     one = add(commands, "serve", serve, "Serve the API in the foreground.")
-    one.add_argument("--services", metavar="A,B", help="only these: identity, compute, image, network")
+    one.add_argument("--services", metavar="A,B", help="only these: identity, compute, volume, network, image")
     add(commands, "worker", worker, "Bring hosts to what the API recorded, until ended.")
     add(commands, "status", _later("checks", "status"), "Whether API, database, worker and hosts are alive.")
     one = add(commands, "bootstrap", bootstrap, "Make the first projects, users, roles, flavors, network and host.")
