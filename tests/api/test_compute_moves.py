@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from compute_cloud import read_server
+from compute_cloud import COMPUTE, read_server
 from move_calls import Hosts
 
 
@@ -50,6 +50,25 @@ def test_a_cold_migration(hosts, answer, power, end):
     assert {name: fake.disks.get(server) for name, fake in hosts.fakes.items() if server in fake.disks} == {host: disk}
     assert hosts.read_move(server).phase == "ended"
     assert hosts.read_actions(server)[-1] == (answer, True, None)
+
+
+def test_s15_delete_during_a_resize_stops_the_copy_and_returns_the_quota(hosts):
+    server = hosts.boot()
+    hosts.set_host("a", enabled=False)
+    hosts.set_host("c", enabled=False)
+    hosts.fakes["b"].holding = {"received"}
+    hosts.act(server, "resize", {"flavorRef": "2"})
+    hosts.settle(5)
+    assert hosts.fakes["b"].moves[server]["state"] == "receiving"
+    assert hosts.cloud.delete(f"{COMPUTE}/servers/{server}", user="admin").status_code == 204
+    hosts.turn("b")
+    document = next(one for one in hosts.fakes["b"].documents[-1]["servers"] if one["id"] == server)
+    assert (document["wanted"], "incoming" in document) == ("absent", False)
+    assert hosts.fakes["b"].moves == {}
+    hosts.settle()
+    limits = hosts.cloud.get(f"{COMPUTE}/limits", user="admin").json["limits"]["absolute"]
+    assert (limits["totalInstancesUsed"], limits["totalCoresUsed"], limits["totalRAMUsed"]) == (0, 0, 0)
+    assert hosts.read_usage() == {}
 
 
 @pytest.mark.parametrize("answer", ["confirmResize", "revertResize"])

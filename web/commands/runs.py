@@ -68,7 +68,7 @@ def show_run(args, settings) -> int:
 
 
 def list_errors(args, settings) -> int:
-    """Newest first: requests answered with an error, failed runs, objects of runs that failed, faults, moves."""
+    """Newest first: requests answered with an error, failed runs, what runs could not bring about, faults, moves."""
     found: list[tuple] = []
     with Database(settings.database.url).read() as session:
         for log in session.scalars(
