@@ -13,8 +13,10 @@ usage: ./run_tests.sh [TIER ...] [-- PYTEST OPTIONS]
   api       the Flask app and the loop over SQLite and PostgreSQL                      ~6 minutes
   host      modules against this machine's libvirt, bridges, iptables in namespaces    ~8 minutes
   e2e       ./stack.sh, unmodified clients and real guests, kills, ./unstack.sh        ~15 minutes
+  hosts     several hosts over ssh: the scenario multi-host of molecule                ~10 minutes
+  molecule  all scenarios of molecule, that one too
 
-Without a tier all are run, as CI does. Root is needed for host and e2e. Packages that are missing are
+Without a tier all but the last are run, as CI does. Root is needed for host, e2e, hosts and molecule. Packages that are missing are
 installed (Debian's by apt, Python's into .venv). e2e uses this machine's cloud and takes it away at its end.
 TEXT
 }
@@ -23,14 +25,14 @@ tiers=()
 options=()
 while [ $# -gt 0 ]; do
     case $1 in
-        unit | api | host | e2e) tiers+=("$1") ;;
+        unit | api | host | e2e | hosts | molecule) tiers+=("$1") ;;
         -h | --help) usage; exit 0 ;;
         --) shift; options=("$@"); break ;;
         *) echo "run_tests.sh: unknown tier $1" >&2; usage >&2; exit 2 ;;
     esac
     shift
 done
-[ ${#tiers[@]} -gt 0 ] || tiers=(unit api host e2e)
+[ ${#tiers[@]} -gt 0 ] || tiers=(unit api host e2e hosts)
 
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV ANSIBLE_CONFIG OS_CLOUD
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -139,7 +141,7 @@ run_host() {
     need_root host
     # What the role installs on a host is what its tests run on.
     mapfile -t packages < <(.venv/bin/python scripts/list_packages.py)
-    need_packages "${packages[@]}" busybox-static curl genisoimage iputils-ping netbase openssh-client util-linux
+    need_packages "${packages[@]}" busybox-static curl genisoimage iputils-ping netbase openssh-client tcpdump util-linux
     say "host: libvirt, bridges, namespaces, iptables, the guest image"
     run_pytest host tests/host
 }
@@ -155,6 +157,46 @@ run_e2e() {
     grep -E '^\[ *[0-9]+ s\] (Done|The|Debian|Python)' "$reports/check.log"
     say "e2e: unmodified clients, real guests, kills, ./unstack.sh"
     run_pytest e2e tests/e2e/test_client.py tests/e2e/test_volumes.py tests/e2e/test_operator.py tests/e2e/test_hostile.py tests/e2e/test_kill.py tests/e2e/test_stack.py tests/e2e/test_unstack.py
+}
+
+# One scenario of molecule in a lab of its own: each step, and that nothing is left of it.
+run_scenario() {
+    local scenario=$1
+    say "molecule: $scenario"
+    check "molecule test, $scenario" env PATH="$here/.venv/bin:$PATH" KUMO_TEST_REPORT="$reports/molecule-$scenario.xml" NO_COLOR=1 \
+        "$here/.venv/bin/python" molecule/hosts/lab.py run "molecule/$scenario" -- "$here/.venv/bin/molecule" test -s "$scenario"
+    check "nothing is left of $scenario" is_gone "$scenario"
+}
+
+is_gone() {
+    local lab=$1${KUMO_LAB:+-$KUMO_LAB} left
+    left=$(
+        find /run/netns /var/lib/kumo-lab /sys/fs/cgroup -maxdepth 2 \( -name "kumo-lab-$lab" -o -name "kumo-lab-$lab.*" -o -path "/var/lib/kumo-lab/$lab" \) 2>/dev/null
+        grep -F " /var/lib/kumo-lab/$lab/" /proc/self/mountinfo
+        grep -alF "/var/lib/kumo-lab/$lab/" /proc/[0-9]*/cmdline 2>/dev/null | grep -v "/$BASHPID/"
+    )
+    echo "$left"
+    [ -z "$left" ]
+}
+
+need_lab() {
+    need_root "$1"
+    need_packages iproute2 mmdebstrap openssh-client systemd-container
+    check "the prepared tree" .venv/bin/python molecule/hosts/lab.py tree
+}
+
+run_hosts() {
+    need_lab hosts
+    say "hosts: labs that are made, killed and taken away"
+    run_pytest lab tests/lab
+    run_scenario multi-host
+}
+
+run_molecule() {
+    need_lab molecule
+    run_pytest lab tests/lab
+    local folder
+    for folder in molecule/*/molecule.yml; do run_scenario "$(basename "$(dirname "$folder")")"; done
 }
 
 for tier in "${tiers[@]}"; do "run_$tier"; done

@@ -87,6 +87,7 @@ def name_sections():
         firewall,
         images,
         metadata,
+        neighbours,
         networks,
         routers,
         servers,

@@ -56,13 +56,13 @@ observed:
 """
 
 # Ansible sends only what is imported by name here; core.py finds the sections among them.
-from ansible.module_utils.kumo import dhcp, metadata, networks, routers  # noqa: F401
+from ansible.module_utils.kumo import dhcp, metadata, neighbours, networks, routers  # noqa: F401
 from ansible.module_utils.kumo.module import run_module
 
 
 def main():
     """Bring a host's networks to the state its document says."""
-    run_module(("networks", "routers", "dhcp", "metadata"))
+    run_module(("networks", "routers", "neighbours", "dhcp", "metadata"))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from .models import (
     Subnet,
     read_limit,
 )
-from .models.networks import COMPUTE, ROUTER_GATEWAY, ROUTER_INTERFACE
+from .models.networks import COMPUTE, GATEWAYS, ROUTER_INTERFACE
 from .models.reach import touch_port
 
 COUNTED = {
@@ -285,7 +285,7 @@ def allocate_addresses(session: Session, port: Port, fixed_ips: list[dict] | Non
 
 
 def _forms_own(subnet: Subnet, port: Port) -> bool:
-    routing = port.device_owner in (ROUTER_INTERFACE, ROUTER_GATEWAY)
+    routing = port.device_owner in (ROUTER_INTERFACE, *GATEWAYS)
     return subnet.ipv6_address_mode in SLAAC_MODES and not routing
 
 

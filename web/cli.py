@@ -85,6 +85,16 @@ def _later(module: str, name: str):
     return command
 
 
+def _add_drain_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("host")
+    parser.add_argument("--plan", action="store_true", help="say which guest goes where; change nothing")
+    parser.add_argument("--wait", action="store_true", help="until no guest that can go is left, with a progress bar")
+    parser.add_argument(
+        "--parallel", type=int, default=0, metavar="N", help="at most N guests at a time (default: all)"
+    )
+    parser.add_argument("--timeout", type=int, default=3600, metavar="S", help="seconds to wait (default: %(default)s)")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Every command with its help."""
     parser = argparse.ArgumentParser(prog="kumo", description=__doc__.splitlines()[0])
@@ -162,6 +172,32 @@ def build_parser() -> argparse.ArgumentParser:
     )
     one.add_argument("host")
     one.add_argument("--reason", required=True, help="why, for whoever looks later")
+    one = add(
+        hosts,
+        "drain",
+        _later("drains", "drain_host"),
+        "Empty a host: nothing new is placed on it, running guests are live-migrated, stopped ones are moved. No guest "
+        "is stopped. Asked again, it goes on where it was.",
+    )
+    _add_drain_options(one)
+    one = add(
+        hosts,
+        "fence",
+        _later("drains", "fence_host"),
+        "Say that a host is off (you made sure of it): its guests may be evacuated. Nothing is done to the host.",
+    )
+    one.add_argument("host")
+    one.add_argument("--it-is-off", action="store_true", help="yes: power is cut, and nothing on it runs")
+    one = add(hosts, "unfence", _later("drains", "unfence_host"), "Say that a host that was fenced may be used again.")
+    one.add_argument("host")
+    one = add(
+        hosts,
+        "evacuate",
+        _later("drains", "evacuate_host"),
+        "Make the guests of a fenced host anew on others: of their images (what they wrote to a local disk is lost) or "
+        "with their volumes.",
+    )
+    _add_drain_options(one)
     runs = group("run", "Runs: plays against hosts.")
     one = add(runs, "list", _later("runs", "list_runs"), "The newest runs.")
     one.add_argument("--host", help="only of this host")

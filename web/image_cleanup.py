@@ -8,25 +8,27 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from .image_store import list_images, remove_image, remove_parts
-from .models import Image, Server, Volume
+from .models import Host, Image, Server, Volume
 
 
 def remove_unneeded(database, store_dir: str) -> list[str]:
     """Remove the bytes of deleted images that no server still has to be built from; the ids removed.
 
-    Part files of killed uploads go, too. For the worker to call from time to time; can be repeated.
+    Where there are several hypervisors, a server may have to be built again on another one, or go there with a disk
+    that lies over its image: then the bytes stay for as long as it is there. Part files of killed uploads go, too. For
+    the worker to call from time to time; can be repeated.
     """
     remove_parts(store_dir)
     removed = []
+    with database.read() as session:
+        moves = sum("hypervisor" in roles for roles in session.scalars(select(Host.roles))) > 1
     for image_id in list_images(store_dir):
         with database.read() as session:
             row = session.get(Image, image_id)
-            waiting = session.scalar(
-                select(Server.id)
-                .where(Server.image_id == image_id, Server.built_at.is_(None), Server.gone_at.is_(None))
-                .where(Server.deleted_at.is_(None))
-                .limit(1)
+            needing = select(Server.id).where(
+                Server.image_id == image_id, Server.gone_at.is_(None), Server.deleted_at.is_(None)
             )
+            waiting = session.scalar((needing if moves else needing.where(Server.built_at.is_(None))).limit(1))
             waiting = waiting or session.scalar(
                 select(Volume.id)
                 .where(Volume.image_id == image_id, Volume.built_at.is_(None), Volume.deleted_at.is_(None))

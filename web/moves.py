@@ -12,11 +12,23 @@ from datetime import timedelta
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from .models import Host, Migration, Port, Server, finish_actions, now
+from .errors import Conflict
+from .models import Host, Migration, Port, Server, VolumeAttachment, finish_actions, now
 from .models.networks import COMPUTE
 from .models.reach import touch_hosts_and_networks
-from .reconcile.migration_status import EVACUATION, choose_home, choose_next, compute_move
+from .reconcile.migration_status import (
+    EVACUATION,
+    LIVE,
+    UNDER_WAY,
+    choose_home,
+    choose_next,
+    compute_move,
+    compute_status,
+    is_released,
+)
 from .reconcile.status import refresh_status
+from .router_legs import sync_router_legs
+from .volume_attachments import replace_attachments
 
 
 def read_open_of_server(session: Session, server_id: str) -> list[Migration]:
@@ -44,9 +56,11 @@ def start_move(
     flavor_id: str | None = None,
     flavor: dict | None = None,
     error: str | None = None,
+    unattended: bool = False,
     request_id: str | None = None,
 ) -> Migration:
     """A move of the server, to a host that was chosen for it; with ``error`` one that has failed before it began."""
+    server.fault_code = server.fault_message = server.fault_details = server.fault_at = None
     migration = Migration(
         server_id=server.id,
         project_id=project_id,
@@ -59,6 +73,7 @@ def start_move(
         new_flavor_id=flavor_id or server.flavor_id,
         new_flavor=dict(flavor or server.flavor),
         phase="preparing",
+        unattended=unattended,
         observed_source={},
         observed_dest={},
     )
@@ -66,6 +81,7 @@ def start_move(
     session.flush()
     if error is not None:
         migration.phase, migration.outcome, migration.error = "ended", "failed", error
+        migration.status, migration.updated_at = compute_status(migration), now()
         return migration
     enter_phase(session, settings, migration, server, "preparing", request_id=request_id)
     return migration
@@ -83,14 +99,24 @@ def enter_phase(
 ) -> None:
     """The migration goes on: the server is where the phase has it, and every host concerned is told."""
     migration.phase, migration.outcome, migration.error = phase, outcome, error
+    migration.status = compute_status(migration)
     migration.phase_at = migration.updated_at = now()
     ports = list(session.scalars(select(Port).where(Port.device_id == server.id)).unique())
     if phase != "ended":
         _place(session, migration, server, ports)
+    if (migration.kind, phase) == (LIVE, "sending"):
+        migration.observed_source = {**migration.observed_source, "sent": True}  # from here on it may be there
     _end_operations(session, settings, migration, server)
     session.flush()
+    networks = {port.network_id for port in ports}
+    try:
+        sync_router_legs(session, settings, networks, request_id=request_id)
+    except Conflict:
+        if phase == "preparing":
+            raise
+        # A guest that is back without an address outside is better than one whose move stands still.
     hosts = {migration.source_host_id, migration.dest_host_id} - {None}
-    touch_hosts_and_networks(session, hosts, {port.network_id for port in ports}, request_id)
+    touch_hosts_and_networks(session, hosts, networks, request_id)
     migration.source_generation = read_generation(session, migration.source_host_id)
     migration.dest_generation = read_generation(session, migration.dest_host_id)
     refresh_move(session, server)
@@ -107,7 +133,7 @@ def _place(session: Session, migration: Migration, server: Server, ports: list[P
         return
     server.host_id = host_id
     seen = migration.observed_dest if is_dest else migration.observed_source
-    server.observed_state = "running" if seen.get("running") else "shutoff"
+    server.observed_state = "running" if seen.get("running") else None if migration.kind == EVACUATION else "shutoff"
     server.observed_reason = server.observed_error = None
     zone = session.get(Host, host_id).zone
     for port in ports:
@@ -121,10 +147,12 @@ def _end_operations(session: Session, settings, migration: Migration, server: Se
         finish_actions(session, server.id, "Error" if migration.outcome == "failed" else None)
     elif migration.phase == "cleaning" and migration.outcome == "completed":
         finish_actions(session, server.id, None)
-    rebuilding = (migration.kind, migration.phase) == (EVACUATION, "sending")
+    rebuilding = migration.kind == EVACUATION and migration.phase in UNDER_WAY
     brought_up = migration.phase == "resized" or migration.outcome == "reverted" or rebuilding
     if brought_up and server.deleted_at is None:
-        server.operation = {"resized": "resize", "sending": "evacuate"}.get(migration.phase, "revert of the resize")
+        server.operation = (
+            "evacuate" if rebuilding else "resize" if migration.phase == "resized" else "revert of the resize"
+        )
         server.operation_deadline = now() + timedelta(seconds=settings.worker.operation_timeout_s)
 
 
@@ -154,6 +182,33 @@ def follow_deletion(session: Session, settings, server: Server, request_id: str 
             touch_hosts_and_networks(session, hosts, (), request_id)
 
 
+def follow_closed_targets(session: Session, settings, request_id: str | None = None) -> None:
+    """Evacuations whose guests' volumes are open to the new host alone go on: nothing else writes to them any more."""
+    waiting = select(Migration).where(Migration.kind == EVACUATION, Migration.phase == "preparing")
+    for migration in session.scalars(waiting.order_by(Migration.id)).all():
+        mine = VolumeAttachment.server_id == migration.server_id
+        attachments = session.scalars(select(VolumeAttachment).where(mine)).all()
+        if all(one.deleted_at is None and one.observed_export is not None for one in attachments):
+            migration.observed_source = {**migration.observed_source, "state": "closed"}
+            server = session.scalar(select(Server).where(Server.id == migration.server_id))
+            follow(session, settings, migration, server, request_id)
+
+
+def fence_host(session: Session, settings, host: Host, request_id: str | None = None) -> bool:
+    """An admin says that the host is off: whatever run it is in is lost, and what is told to it later is newer.
+
+    Whether that is news. Callers hold all hosts' rows.
+    """
+    if host.forced_down:
+        return False
+    host.forced_down = True
+    host.fence += 1
+    host.lease_owner = host.lease_expires_at = None
+    session.flush()
+    store_fencing(session, settings, host, request_id)
+    return True
+
+
 def store_fencing(session: Session, settings, host: Host, request_id: str | None = None) -> None:
     """An admin says that nothing runs on the host any more: what its moves waited for need not be waited for."""
     for migration in read_open_of_host(session, host.id):
@@ -163,11 +218,20 @@ def store_fencing(session: Session, settings, host: Host, request_id: str | None
                 **migration.observed_source, "fenced": True, "at": read_generation(session, migration.dest_host_id),
             }  # fmt: skip
         if migration.dest_host_id == host.id:
+            if _may_have_run_there(migration) and not migration.observed_dest.get("fenced"):
+                replace_attachments(session, server.id, request_id)
             migration.observed_dest = {**migration.observed_dest, "fenced": True}
         if not follow(session, settings, migration, server, request_id):
             hosts = {migration.source_host_id, migration.dest_host_id}
             touch_hosts_and_networks(session, hosts, (), request_id)
         refresh_move(session, server)
+
+
+def _may_have_run_there(migration: Migration) -> bool:
+    """Whether a guest that is the source's may have been running at the destination."""
+    if migration.phase == "undoing":
+        return not is_released(migration) or migration.outcome == "reverted"
+    return (migration.kind, migration.phase) == (LIVE, "sending") and not migration.observed_source.get("running")
 
 
 def read_generation(session: Session, host_id: str | None) -> int:

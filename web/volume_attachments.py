@@ -30,6 +30,10 @@ from .scheduler import NoValidHost, StorageCandidate, choose_storage, is_up
 
 GIB = 1 << 30
 QUOTA_STATUS_KIND = "VolumeLimitExceeded"
+KEPT_OF_ATTACHMENT = (
+    "volume_id", "project_id", "server_id", "connector", "wanted", "device", "read_only", "boot_index",
+    "delete_with_server", "tag",
+)  # fmt: skip
 IMAGE_DETAILS = ("container_format", "disk_format", "min_disk", "min_ram", "size", "checksum")
 
 
@@ -248,6 +252,34 @@ def reserve_attachment(
     refresh_volume(session, volume)
     touch(session, volume.host_id, request_id)
     return attachment
+
+
+def replace_attachments(session: Session, server_id: str, request_id: str | None = None) -> int:
+    """New targets with new credentials for a server's volumes, in place of those that a lost host knows; how many.
+
+    The server does not run before the old ones are closed and the new ones are open: a volume is never written by two
+    guests, whatever a host that was given up still does.
+    """
+    found = session.scalars(select(VolumeAttachment).where(VolumeAttachment.server_id == server_id)).all()
+    replaced = 0
+    for old in found:
+        volume = session.get(Volume, old.volume_id)
+        if old.deleted_at is None:
+            new = VolumeAttachment(
+                id=new_uuid(),
+                password=secrets.token_hex(8),
+                replaced=True,
+                **{name: getattr(old, name) for name in KEPT_OF_ATTACHMENT},
+            )
+            new.username = new.id.replace("-", "")
+            session.add(new)
+            replaced += 1
+        old.deleted_at = old.deleted_at or now()
+        old.observed_attached, old.delete_with_server, old.replaced = False, False, True
+        volume.updated_at = now()
+        refresh_volume(session, volume)
+        touch(session, volume.host_id, request_id)
+    return replaced
 
 
 def request_detach(session: Session, attachment: VolumeAttachment, request_id: str | None = None) -> None:

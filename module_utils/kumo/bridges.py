@@ -34,7 +34,7 @@ def build_bridge_lines(name: str, tag: str) -> list[str]:
 
 
 def build_uplink(network: dict, settings: dict) -> dict | None:
-    """The link that joins a network's bridge to other hosts: {name, kind, parent, create, peers}; None if local.
+    """The link that joins a network's bridge to other hosts: {name, kind, id, create, peers, …}; None if local or flat.
 
     Raises KumoError naming the field of ``segmentation`` that is wrong.
     """
@@ -53,17 +53,30 @@ def build_uplink(network: dict, settings: dict) -> dict | None:
             raise KumoError(f"network {network['id']}: segmentation.id {tag!r} is not a VLAN id (1..4094)")
         name = build_vlan_name(network["id"])
         create = f"link add link {parent} name {name} type vlan id {tag}"
-        return {"name": name, "kind": kind, "id": tag, "create": create, "peers": None}
+        return {"name": name, "kind": kind, "id": tag, "create": create, "peers": None, "parent": parent}
     if kind == "vxlan":
         number = segmentation.get("id")
         if not isinstance(number, int) or not 1 <= number < 1 << 24:
             raise KumoError(f"network {network['id']}: segmentation.id {number!r} is not a VXLAN id (1..16777215)")
-        local = str(ipaddress.ip_address(segmentation["local"]))
+        if not segmentation.get("local"):
+            raise KumoError(
+                f"network {network['id']} is of type vxlan, and this host has no settings.tunnel_address "
+                "(kumo host add --settings)"
+            )
+        local = _parse_tunnel(segmentation["local"], network["id"])
         name = build_vxlan_name(network["id"])
         create = f"link add name {name} type vxlan id {number} local {local} dstport {VXLAN_PORT} nolearning"
-        peers = sorted(str(ipaddress.ip_address(peer)) for peer in segmentation.get("peers") or [])
-        return {"name": name, "kind": kind, "id": number, "create": create, "peers": peers}
+        peers = sorted(_parse_tunnel(peer, network["id"]) for peer in segmentation.get("peers") or [])
+        return {"name": name, "kind": kind, "id": number, "create": create, "peers": peers, "local": local}
     raise KumoError(f"network {network['id']}: segmentation.type {kind!r} is not local, flat, vlan or vxlan")
+
+
+def _parse_tunnel(text: str, network_id: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        # What keeps strangers out of tunnels (physical.py), and the MTU, are IPv4's.
+        raise KumoError(f"network {network_id}: tunnel address {text!r} is not an IPv4 address") from None
 
 
 def plan_bridge(document: dict, network: dict, links: dict, flooding: dict, sysctls: dict) -> dict | None:
@@ -104,7 +117,9 @@ def plan_bridge(document: dict, network: dict, links: dict, flooding: dict, sysc
     if seen:
         before += "".join(f"{key} {sysctls[key]}\n" for key in sorted(settings))
     if seen and uplink and uplink["name"] in links:
-        before += _build_uplink_text({**uplink, "peers": flooding.get(uplink["name"])})
+        data = links[uplink["name"]]["data"]
+        held = {"id": data.get("id"), "local": data.get("local"), "peers": flooding.get(uplink["name"], [])}
+        before += _build_uplink_text({**uplink, **held})
     after = _build_text(name, network["mtu"], True, [])
     after += "".join(f"{key} {value}\n" for key, value in sorted(settings.items()))
     after += _build_uplink_text(uplink) if uplink else ""
@@ -123,15 +138,22 @@ def _build_text(name: str, mtu: int, up: bool, addresses: list[str]) -> str:
 
 
 def _build_uplink_text(uplink: dict) -> str:
-    peers = f" to {' '.join(uplink['peers']) or 'nobody'}" if uplink["peers"] is not None else ""
+    peers = f" from {uplink['local']} to {' '.join(uplink['peers']) or 'nobody'}" if uplink["kind"] == "vxlan" else ""
     return f"{uplink['kind']} {uplink['id']}{peers}\n"
+
+
+def _is_same(uplink: dict, seen: dict) -> bool:
+    same = seen["kind"] == uplink["kind"] and seen["data"].get("id") == uplink["id"]
+    if uplink["kind"] == "vxlan":
+        return same and seen["data"].get("local") == uplink["local"]
+    return same and seen.get("parent") == uplink["parent"]
 
 
 def _plan_uplink(uplink: dict, bridge: str, tag: str, mtu: int, links: dict, flooding: dict) -> tuple[list, list]:
     name = uplink["name"]
     seen = links.get(name)
     ip, fdb = [], []
-    if seen and (seen["kind"] != uplink["kind"] or seen["data"].get("id") != uplink["id"]):
+    if seen and not _is_same(uplink, seen):
         ip.append(f"link del dev {name}")
         seen = None
     if not seen:
@@ -139,7 +161,8 @@ def _plan_uplink(uplink: dict, bridge: str, tag: str, mtu: int, links: dict, flo
     if not seen or seen["mtu"] != mtu:
         ip.append(f"link set dev {name} mtu {mtu}")
     if not seen or seen["bridge"] != bridge or not seen["up"]:
-        ip.append(f"link set dev {name} addrgenmode none master {bridge} up")
+        # Two lines: in one the link is up, and has an address, before its mode is none.
+        ip += [f"link set dev {name} addrgenmode none", f"link set dev {name} master {bridge} up"]
     if uplink["peers"] is not None:
         held = flooding.get(name, []) if seen else []
         entry = "00:00:00:00:00:00 dev {} dst {}"

@@ -9,6 +9,7 @@ How a packet walks through them:
 - ``filter FORWARD``, on Kumo's bridges only: ``kumo-egress`` sends a tap's packet to its ``kumo-o…`` chain,
   which drops it or returns; ``kumo-ingress`` sends what leaves by a tap to its ``kumo-i…`` chain, which
   accepts it or drops it. A tap that the document does not know passes nothing.
+- At the uplink to other hosts, first of all: what uplinks.py says stays on each host.
 - ``filter INPUT``: a guest reaches the host's own addresses only on an external network, and unspoofed.
 
 Next: ``firewall.py`` compares these with what is there.
@@ -23,9 +24,18 @@ from dataclasses import dataclass, field
 
 from .errors import KumoError
 from .names import build_chain_name, build_group_chain_name, build_tap_name, choose_bridge_name
-from .security_groups import FAMILIES, Grant, build_match, parse_groups, parse_members, parse_network
+from .security_groups import (
+    FAMILIES,
+    Grant,
+    build_match,
+    build_target_match,
+    parse_groups,
+    parse_members,
+    parse_network,
+)
+from .uplinks import build_guards
 
-BASES = ("bridged", "local", "egress", "ingress", "zones", "frames", "framesout")
+BASES = ("bridged", "local", "egress", "ingress", "zones", "frames", "framesout", "uplinks", "uplinksout")
 STATEFUL = "-m conntrack --ctstate RELATED,ESTABLISHED"
 INVALID = "-m conntrack --ctstate INVALID -j DROP"
 MIDSTREAM = "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW -j DROP"
@@ -184,22 +194,6 @@ def _build_egress(port: PortFacts, family: str, members: dict, strict: bool) -> 
     return [*rules, "-j DROP"]
 
 
-def build_target_match(cidr: str) -> str:
-    """The u32 match of a neighbour advertisement whose target (RFC 4861, 4.4) is in ``cidr``; '' for all.
-
-    Counted from the IPv6 header, the target is bytes 48 to 63 where no extension header stands between;
-    where one does, the match fails, and the packet with it.
-    """
-    network = ipaddress.IPv6Network(cidr)
-    address, mask = network.network_address.packed, network.netmask.packed
-    tests = []
-    for place in range(0, 16, 4):
-        value, bits = (int.from_bytes(part[place : place + 4], "big") for part in (address, mask))
-        if bits:
-            tests.append(f"0x{48 + place:x}" + (f"&0x{bits:x}" if bits != 0xFFFFFFFF else "") + f"=0x{value:x}")
-    return f'-m u32 --u32 "{"&&".join(tests)}"' if tests else ""
-
-
 def _build_ingress(port: PortFacts, family: str) -> list[str]:
     if family == "IPv4":
         rules = [
@@ -248,9 +242,13 @@ def _build_ports(filters: dict, ports: list[PortFacts], family: str, members: di
         chain.append("-j DROP")
 
 
-def _build_forward(ports: list[PortFacts], bridges: list[str], family: str, tag: str) -> list[str]:
+def _build_forward(ports: list[PortFacts], bridges: list[str], guards: list[dict], family: str, tag: str) -> list[str]:
     egress, ingress = (build_base_name(base, tag) for base in ("egress", "ingress"))
     rules = []
+    for guard in guards:
+        between = f"-i {guard['bridge']} -m physdev"
+        rules.append(f"{between} --physdev-in {guard['uplink']} -j {guard['chain']}")
+        rules.append(f"{between} --physdev-out {guard['uplink']} --physdev-is-bridged -j {guard['chain']}")
     for bridge in bridges:
         rules.append(f"-i {bridge} -m physdev --physdev-in ktp+ -j {egress}")
         rules.append(f"-i {bridge} -m physdev --physdev-out ktp+ --physdev-is-bridged -j {ingress}")
@@ -263,7 +261,7 @@ def _build_forward(ports: list[PortFacts], bridges: list[str], family: str, tag:
     return rules + [f"-i {bridge} -m physdev --physdev-is-bridged -j ACCEPT" for bridge in bridges]
 
 
-def _build_frames(ports: list[PortFacts], tag: str) -> dict:
+def _build_frames(ports: list[PortFacts], guards: list[dict], tag: str) -> dict:
     frames, out = build_base_name("frames", tag), build_base_name("framesout", tag)
     chains: dict[str, list[str]] = {
         "PREROUTING": [f"-i ktp+ -j {frames}"],
@@ -288,6 +286,14 @@ def _build_frames(ports: list[PortFacts], tag: str) -> dict:
     if closed:
         chains["POSTROUTING"] = [f"-o ktp+ -j {out}"]
         chains[out] = [f"-o {port.tap} -j DROP" for port in closed]
+    if guards:
+        into, out = build_base_name("uplinks", tag), build_base_name("uplinksout", tag)
+        links = sorted({re.sub("^(kv[lx]).*", r"\1+", guard["uplink"]) for guard in guards})
+        chains["PREROUTING"] += [f"-i {link} -j {into}" for link in links]
+        chains.setdefault("POSTROUTING", []).extend(f"-o {link} -j {out}" for link in links)
+        chains[into] = [f"-i {guard['uplink']} -j {guard['chain']}" for guard in guards]
+        chains[out] = [f"-o {guard['uplink']} -j {guard['chain']}" for guard in guards]
+        chains |= {guard["chain"]: guard["Ethernet"] for guard in guards}
     return {"nat": chains}
 
 
@@ -296,12 +302,13 @@ def build_rulesets(document: dict, ports: list[PortFacts], strict: set[str], tag
 
     ``strict`` holds the ids of ports from which a TCP packet in mid-stream opens no new flow.
     """
-    zones, bridges = [], []
+    zones, bridges, known = [], [], []
     for network in sorted(document["networks"], key=lambda network: network["id"]):
         try:
             bridge = choose_bridge_name(network, document["settings"])
         except KumoError:  # told at its ports
             continue
+        known.append(network)
         if bridge not in bridges:
             bridges.append(bridge)
         if network.get("home") and network.get("zone"):
@@ -309,14 +316,16 @@ def build_rulesets(document: dict, ports: list[PortFacts], strict: set[str], tag
     rulesets: dict[str, dict] = {"IPv4": {}, "IPv6": {}, "Ethernet": {}}
     if not bridges:
         return rulesets
+    guards = build_guards({**document, "networks": known})
     forward, inbound, zone = (build_base_name(base, tag) for base in ("bridged", "local", "zones"))
     for family in FAMILIES:
         members = {(g["id"], family): parse_members(g, family)[0] for g in document["security_groups"]}
         filters: dict[str, list[str]] = {build_base_name(base, tag): [] for base in ("egress", "ingress", "local")}
         filters["FORWARD"] = [f"-j {forward}"]
         filters["INPUT"] = [f"-i {bridge} -m physdev --physdev-in ktp+ -j {inbound}" for bridge in bridges]
-        filters[forward] = _build_forward(ports, bridges, family, tag)
+        filters[forward] = _build_forward(ports, bridges, guards, family, tag)
+        filters |= {guard["chain"]: guard[family] for guard in guards}
         _build_ports(filters, ports, family, members, strict, tag)
         rulesets[family] = {"filter": filters, "raw": {"PREROUTING": [f"-j {zone}"], zone: zones}}
-    rulesets["Ethernet"] = _build_frames(ports, tag)
+    rulesets["Ethernet"] = _build_frames(ports, guards, tag)
     return rulesets

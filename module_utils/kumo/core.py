@@ -17,10 +17,12 @@ from .errors import KumoError
 
 DOCUMENT_VERSION = 1
 STATE_DIR = "/var/lib/kumo/host"
-SECTIONS = ("images", "volumes", "exports", "networks", "routers", "dhcp", "firewall", "metadata", "servers")
+SECTIONS = (
+    "images", "volumes", "exports", "networks", "routers", "neighbours", "dhcp", "firewall", "metadata", "servers",
+)  # fmt: skip
 LISTS = ("images", "networks", "routers", "security_groups", "ports", "volumes", "snapshots", "servers")
 # What only a host with guests has; one that keeps volumes alone needs neither libvirt nor networks.
-HYPERVISOR_SECTIONS = ("networks", "routers", "dhcp", "firewall", "metadata", "servers")
+HYPERVISOR_SECTIONS = ("networks", "routers", "neighbours", "dhcp", "firewall", "metadata", "servers")
 PARALLEL_GROUPS = 8
 # No object may hold a call for longer, whatever hangs: libvirt's own limits end at about 30 s.
 GROUP_DEADLINE_S = 60

@@ -22,7 +22,8 @@ def read_exports(document: dict) -> dict:
     if storage is None:
         return {"targets": {}, "error": None, "made": {}, "sizes": {}, "portal": None}
     try:
-        sizes = volumes.BACKENDS[storage["backend"]].read_contents(storage)["objects"]
+        # Without an export nobody asks for sizes, and LVM takes its time to say them.
+        sizes = volumes.BACKENDS[storage["backend"]].read_contents(storage)["objects"] if build_wanted(document) else {}
     except KumoError:  # the section volumes says it of each volume
         sizes = {}
     try:

@@ -89,7 +89,7 @@ def _choose_own(chains: dict, tag: str, granted: dict, rulesets: dict) -> dict[s
         for _ in range(3):  # base, port, group: three steps reach everything
             for table in ruleset.values():
                 for chain in names & set(table):
-                    names |= set(re.findall(r"-[jg] (kumo-[iosg][0-9a-f]{11})\b", "\n".join(table[chain])))
+                    names |= set(re.findall(r"-[jg] (kumo-[iosgu][0-9a-f]{11})\b", "\n".join(table[chain])))
         chosen[kind] = iptables.choose_chains(ruleset, "|".join(re.escape(name) for name in sorted(names)))
     return chosen
 

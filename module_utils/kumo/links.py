@@ -12,6 +12,8 @@ import json
 from .errors import KumoError
 from .namespaces import run
 
+UNKNOWN_MAC = "00:00:00:00:00:00"  # a VXLAN link's entry for every MAC that has none
+
 
 def _argv(namespace: str | None, *words: str) -> list[str]:
     return ["ip", *(["-n", namespace] if namespace else []), *words]
@@ -88,10 +90,41 @@ def read_routes(namespace: str) -> dict[str, str]:
     return routes
 
 
-def read_flooding(name: str) -> list[str]:
-    """The peers that a VXLAN interface sends to when it does not know better."""
-    rows = json.loads(run(["bridge", "-j", "fdb", "show", "dev", name], check=False) or "[]")
-    return sorted(row["dst"] for row in rows if row.get("mac") == "00:00:00:00:00:00" and "dst" in row)
+def parse_forwarding(rows: list[dict]) -> dict[str, dict]:
+    """`bridge -j fdb` as {link: {flooding: [peers], tunnels: {mac: peer}, static: {mac: sticky}}}.
+
+    ``flooding`` is where a VXLAN link sends what it knows no peer for; ``static`` are entries of the link's
+    bridge that somebody wrote (a learnt one, and a link's own MAC, are neither).
+    """
+    found: dict[str, dict] = {}
+    for row in rows:
+        link = found.setdefault(row.get("ifname", ""), {"flooding": [], "tunnels": {}, "static": {}})
+        if "dst" in row and row["mac"] == UNKNOWN_MAC:
+            link["flooding"] = sorted([*link["flooding"], row["dst"]])
+        elif "dst" in row:
+            link["tunnels"][row["mac"]] = row["dst"]
+        elif "master" in row and row.get("state") == "static":
+            link["static"][row["mac"]] = "sticky" in row.get("flags", [])
+    return found
+
+
+def read_forwarding() -> dict[str, dict]:
+    """What parse_forwarding says of this thread's namespace."""
+    return parse_forwarding(json.loads(run(["bridge", "-j", "fdb", "show"]) or "[]"))
+
+
+def parse_neighbours(rows: list[dict]) -> dict[str, dict[str, str]]:
+    """`ip -j neigh` as {link: {address: mac}}: the permanent ones of single addresses."""
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if "PERMANENT" in row.get("state", []) and "lladdr" in row:
+            found.setdefault(row["dev"], {})[row["dst"]] = row["lladdr"]
+    return found
+
+
+def read_neighbours(namespace: str) -> dict[str, dict[str, str]]:
+    """{link: {address: mac}} of the permanent neighbours in a namespace, IPv4 and IPv6."""
+    return parse_neighbours(json.loads(run(_argv(namespace, "-j", "neigh", "show", "nud", "permanent")) or "[]"))
 
 
 def apply_batch(lines: list[str], namespace: str | None = None, program: str = "ip") -> None:

@@ -47,7 +47,10 @@ def build_namespace_name(kind: str, object_id: str) -> str:
 
 
 def build_chain_name(direction: str, port_id: str) -> str:
-    """The iptables chain of a port: ``direction`` is i (to the guest), o (from it) or s (anti-spoofing)."""
+    """The iptables chain of a port: ``direction`` is i (to the guest), o (from it) or s (anti-spoofing).
+
+    Of a network: u (at its uplink to other hosts).
+    """
     return f"{PREFIX}{direction}{_short(port_id)}"
 
 

@@ -44,10 +44,16 @@ def read_networks(document: dict) -> dict:
     return {
         "links": outside,
         "namespaces": inside,
-        "flooding": {name: links.read_flooding(name) for name in outside if name.startswith("kvx")},
+        "flooding": _read_flooding(outside),
         "sysctls": namespaces.read_sysctls(settings),
         "physical": physical.read_physical(document),
     }
+
+
+def _read_flooding(outside: dict) -> dict[str, list[str]]:
+    if not any(name.startswith("kvx") for name in outside):
+        return {}
+    return {name: row["flooding"] for name, row in links.read_forwarding().items() if name.startswith("kvx")}
 
 
 def plan_networks(document: dict, observed: dict) -> list[Action]:

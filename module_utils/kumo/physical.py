@@ -7,11 +7,12 @@ section networks; next: networks.py.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 
 from . import files, iptables, namespaces
-from .bridges import build_bridge_lines
+from .bridges import VXLAN_PORT, build_bridge_lines, build_uplink
 from .core import state_path
 from .errors import KumoError
 from .links import apply_batch, parse_address
@@ -50,6 +51,8 @@ def build_chains(document: dict) -> dict:
         return {}
     # With br_netfilter a bridged frame passes these chains too, and a router's own SNAT must stand.
     masquerade, forward = ["-m physdev --physdev-is-bridged -j RETURN"], ["-i kbr+ ! -o kbr+ -j DROP"]
+    tunnels, locked = _build_tunnel_rules(document)
+    forward += tunnels
     for row in physical:
         if not row.get("masquerade"):
             continue
@@ -66,7 +69,7 @@ def build_chains(document: dict) -> dict:
     ruleset = {
         "filter": {
             "kumo-forward": forward,
-            "kumo-input": ["-i kbr+ -j DROP"],
+            "kumo-input": ["-i kbr+ -j DROP", *locked],
             "FORWARD": ["-j kumo-forward"],
             "INPUT": ["-j kumo-input"],
         }
@@ -74,6 +77,25 @@ def build_chains(document: dict) -> dict:
     if masquerade[1:]:
         ruleset["nat"] = {"kumo-masquerade": masquerade, "POSTROUTING": ["-j kumo-masquerade"]}
     return ruleset
+
+
+def _build_tunnel_rules(document: dict) -> tuple[list[str], list[str]]:
+    """(rules of forwarding, rules of input): VXLAN is spoken by hosts alone.
+
+    The kernel takes a VXLAN packet from anybody, and a guest's packet may leave with its host's own address:
+    without these a tenant could write frames into another's network.
+    """
+    own, peers = set(), set()
+    for network in document["networks"]:
+        if (network.get("segmentation") or {}).get("type") == "vxlan":
+            with contextlib.suppress(KumoError):  # told at the network
+                uplink = build_uplink(network, document["settings"])
+                own.add(uplink["local"])
+                peers |= set(uplink["peers"])
+    port = f"-p udp -m udp --dport {VXLAN_PORT}"
+    forward = [f"-d {address}/32 {port} -j DROP" for address in sorted(own | peers)]
+    inward = [f"-s {peer}/32 -d {address}/32 {port} -j RETURN" for address in sorted(own) for peer in sorted(peers)]
+    return forward, inward + [f"-d {address}/32 {port} -j DROP" for address in sorted(own)]
 
 
 def plan_physical(document: dict, observed: dict) -> list[tuple]:

@@ -177,3 +177,19 @@ def covers(wide: Grant, narrow: Grant) -> bool:
     if not narrow.remote:
         return False
     return ipaddress.ip_network(narrow.remote).subnet_of(ipaddress.ip_network(wide.remote))
+
+
+def build_target_match(cidr: str) -> str:
+    """The u32 match of a neighbour advertisement whose target (RFC 4861, 4.4) is in ``cidr``; '' for all.
+
+    Counted from the IPv6 header, the target is bytes 48 to 63 where no extension header stands between;
+    where one does, the match fails, and the packet with it.
+    """
+    network = ipaddress.IPv6Network(cidr)
+    address, mask = network.network_address.packed, network.netmask.packed
+    tests = []
+    for place in range(0, 16, 4):
+        value, bits = (int.from_bytes(part[place : place + 4], "big") for part in (address, mask))
+        if bits:
+            tests.append(f"0x{48 + place:x}" + (f"&0x{bits:x}" if bits != 0xFFFFFFFF else "") + f"=0x{value:x}")
+    return f'-m u32 --u32 "{"&&".join(tests)}"' if tests else ""

@@ -151,7 +151,6 @@ def _become_task(path: Path, kind: str, object_id: str, work, reader: int, write
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
-        _close_inherited(keep={0, 1, 2, writer})
         os.chdir("/")
         record = {
             "id": path.stem,
@@ -167,7 +166,11 @@ def _become_task(path: Path, kind: str, object_id: str, work, reader: int, write
             "error": None,
         }
         files.apply_json(path, record)
-        os.write(writer, b"started")
+        # Not before: the run's lock is among them, and no other run may begin while this task is not on record.
+        _close_inherited(keep={0, 1, 2, writer})
+        # Where the run that started it was killed meanwhile, nobody listens; the work is wanted all the same.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(writer, b"started")
         os.close(writer)
         _run(path, record, work)
     finally:

@@ -100,6 +100,12 @@ def apply_finish(storage: dict, kind: str, object_id: str) -> None:
     os.replace(_part(storage, object_id), build_path(storage, kind, object_id))
 
 
+def apply_create(storage: dict, volume_id: str, size: int) -> None:
+    """A whole volume of zeros."""
+    apply_begin(storage, volume_id, size)
+    apply_finish(storage, "volume", volume_id)
+
+
 def apply_snapshot(storage: dict, snapshot_id: str, volume_id: str) -> bool:
     """A snapshot of this moment; False where the file system cannot, and a copy is needed."""
     if not _clone_part(storage, snapshot_id, build_path(storage, "volume", volume_id)):

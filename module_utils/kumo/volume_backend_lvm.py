@@ -114,12 +114,12 @@ def find_problem(row: dict, name: str) -> str | None:
     return None
 
 
-def build_create(storage: dict, object_id: str, size: int) -> list[str]:
-    """The command that makes room of ``size`` zeros, a part."""
+def build_create(storage: dict, name: str, size: int) -> list[str]:
+    """The command that makes room of ``size`` zeros."""
     group, pool = storage["volume_group"], storage["thin_pool"]
     return [
         "lvcreate", "--yes", "--type", "thin", "--virtualsize", f"{size}b", "--thinpool", f"{group}/{pool}",
-        "--name", build_name(PART, object_id), "--addtag", build_tag(storage), "--setactivationskip", "n",
+        "--name", name, "--addtag", build_tag(storage), "--setactivationskip", "n",
         "--wipesignatures", "n", group,
     ]  # fmt: skip
 
@@ -195,20 +195,28 @@ def read_contents(storage: dict) -> dict:
 
 def apply_open(storage: dict, kind: str, object_id: str) -> Path:
     """The device can be opened; where it is."""
-    name = build_name(kind, object_id)
-    row = _read_owned(storage).get(name)
-    if row is None:
-        raise KumoError(f"there is no logical volume {name} in volume group {storage['volume_group']}")
-    if row["lv_active"] != "active":
-        _ask("lvchange", "--yes", "--activate", "y", "--ignoreactivationskip", f"{storage['volume_group']}/{name}")
-    return build_path(storage, kind, object_id)
+    path = build_path(storage, kind, object_id)
+    if not path.exists():  # not active: a snapshot, or the host was started without
+        _activate(f"{storage['volume_group']}/{path.name}")
+    return path
+
+
+def _activate(path: str) -> None:
+    _ask("lvchange", "--yes", "--activate", "y", "--ignoreactivationskip", path)
+
+
+def apply_create(storage: dict, volume_id: str, size: int) -> None:
+    """A whole volume of zeros, in one step of LVM's; what a part of it left goes."""
+    if (part := build_name(PART, volume_id)) in _read_owned(storage):
+        _remove(storage, part, is_active=True)
+    _ask(*build_create(storage, build_name("volume", volume_id), size))
 
 
 def apply_begin(storage: dict, object_id: str, size: int) -> Path:
     """A thin volume of ``size`` zeros to be written to, not yet to be seen; its device."""
     if (part := build_name(PART, object_id)) in _read_owned(storage):
-        _remove(storage, part)
-    _ask(*build_create(storage, object_id, size))
+        _remove(storage, part, is_active=True)
+    _ask(*build_create(storage, part, size))
     return build_path(storage, PART, object_id)
 
 
@@ -230,11 +238,11 @@ def apply_clone(storage: dict, volume_id: str, kind: str, source_id: str, size: 
     """A volume that begins as what a volume or snapshot is at this moment; what is larger is zeros."""
     part = build_name(PART, volume_id)
     if part in _read_owned(storage):
-        _remove(storage, part)
+        _remove(storage, part, is_active=True)
     _ask(*build_snapshot(storage, part, build_name(kind, source_id), is_active=True))
-    for command in plan_extend(_read_owned(storage), storage, part, size):
+    owned = _read_owned(storage)
+    for command in [*plan_extend(owned, storage, part, size), *plan_finish(owned, storage, "volume", volume_id)]:
         _ask(*command)
-    apply_finish(storage, "volume", volume_id)
     return True
 
 
@@ -246,13 +254,14 @@ def apply_extend(storage: dict, volume_id: str, size: int) -> None:
 
 def apply_delete(storage: dict, object_id: str) -> None:
     """Remove a volume or snapshot, begun or whole. The pool zeroes its blocks before anybody else reads them."""
-    for name in plan_delete(_read_owned(storage), object_id):
-        _remove(storage, name)
+    owned = _read_owned(storage)
+    for name in plan_delete(owned, object_id):
+        _remove(storage, name, owned[name]["lv_active"] == "active")
 
 
-def _remove(storage: dict, name: str) -> None:
+def _remove(storage: dict, name: str, is_active: bool) -> None:
     path = f"{storage['volume_group']}/{name}"
-    _discard(path)
+    _discard(path, is_active)
     until = time.monotonic() + IN_USE_S
     while True:
         try:
@@ -264,10 +273,11 @@ def _remove(storage: dict, name: str) -> None:
             time.sleep(0.2)
 
 
-def _discard(path: str) -> None:
+def _discard(path: str, is_active: bool) -> None:
     """Give the blocks that nobody shares back to the disks below; nothing depends on it (see ``find_problem``)."""
     try:
-        _ask("lvchange", "--yes", "--activate", "y", "--ignoreactivationskip", path)
+        if not is_active:
+            _activate(path)
         # blkdiscard will not touch what another has opened for itself alone; the removal says what is in the way.
         subprocess.run(["blkdiscard", f"/dev/{path}"], stdin=subprocess.DEVNULL, capture_output=True, timeout=DISCARD_S)
     except (KumoError, OSError, subprocess.TimeoutExpired):

@@ -85,7 +85,7 @@ def read_volumes(document: dict) -> dict:
     observed["_pool"] = {"backend": storage["backend"], **contents["pool"]}
     observed["_problem"] = None
     observed["_orphans"] = sorted(set(whole) - known)
-    observed["_leftovers"] = sorted(unfinished - running - known)
+    observed["_leftovers"] = sorted(unfinished - running - known - set(whole))
     observed["_tasks"] = {tasks.build_task_id(KIND, key): record for key, record in records.items()}
     return observed
 
@@ -208,8 +208,7 @@ def apply_volumes(document: dict, action: Action) -> None:
         backend.apply_extend(storage, object_id, args["size_gb"] * GIB)
     elif action.verb == "create":
         _check_room(storage, backend)
-        backend.apply_begin(storage, object_id, args["size_gb"] * GIB)
-        backend.apply_finish(storage, "volume", object_id)
+        backend.apply_create(storage, object_id, args["size_gb"] * GIB)
     elif action.verb == "snapshot":
         _check_room(storage, backend)
         if not backend.apply_snapshot(storage, object_id, args["volume"]):

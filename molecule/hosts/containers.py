@@ -22,6 +22,9 @@ from .networks import create_host_network, destroy_namespace, list_namespaces
 from .tree import prepare_tree
 
 OPERATOR = "admin"
+# Units that watch directories for somebody at a terminal. The kernel gives an account 128 instances of inotify, and
+# the roots of all containers are one account.
+WATCHERS = ("systemd-ask-password-console.path", "systemd-ask-password-wall.path")
 
 
 def build_hosts_file(lab: Lab, own: str) -> str:
@@ -36,6 +39,10 @@ def write_identity(lab: Lab, host: Host, root: Path) -> None:
     (root / "etc/hostname").write_text(f"{host.name}\n")
     (root / "etc/hosts").write_text(build_hosts_file(lab, host.name))
     (root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
+    for unit in WATCHERS:
+        path = root / "etc/systemd/system" / unit
+        path.unlink(missing_ok=True)
+        path.symlink_to("/dev/null")
     key = root / "etc/ssh/ssh_host_ed25519_key"
     key.unlink(missing_ok=True)
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", host.name, "-f", key])

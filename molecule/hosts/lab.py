@@ -29,7 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from hosts import commands, networks, tree  # noqa: E402
 from hosts.inventory import Host, Lab, LabError, read_lab  # noqa: E402
 
-PATIENCE_S = {"container": 60, "machine": 240}
+PATIENCE_S = {"container": 60, "machine": 600}
+# Under emulation a login takes seconds, and one that is given up in the midst of it delays the next.
+CONNECT_S = {"container": 2, "machine": 60}
 
 
 def find_kind(host: Host):
@@ -48,7 +50,8 @@ def hold_lab(lab: Lab):
 def build_ssh(lab: Lab, host: Host, user: str = "admin") -> list[str]:
     """The ssh command to a host, from the lab's namespace."""
     options = (
-        "BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=2",
+        "BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes",
+        f"ConnectTimeout={CONNECT_S[host.kind]}",
         f"UserKnownHostsFile={lab.known_hosts}", "GlobalKnownHostsFile=/dev/null",
     )  # fmt: skip
     options = [word for option in options for word in ("-o", option)]
@@ -66,7 +69,7 @@ def answers(lab: Lab, host: Host) -> bool:
     try:
         done = subprocess.run(
             [*enter_namespace(lab), *build_ssh(lab, host), ask],
-            capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=30 + CONNECT_S[host.kind], check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return False
@@ -149,6 +152,8 @@ def run_command(lab: Lab, command: list[str]) -> int:
         "KUMO_LAB_NAMESPACE": lab.namespace,
         "KUMO_LAB_SCENARIO": str(lab.scenario),
         "ANSIBLE_CONFIG": str(tree.PROJECT / "ansible.cfg"),
+        # Named after address and account alone: in the home directory, labs would use each other's connections.
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(lab.folder / "cp"),
     }
     try:
         return subprocess.run([*enter_namespace(lab), *command], env=environment, check=False).returncode

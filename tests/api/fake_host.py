@@ -43,6 +43,9 @@ class FakeHost:
             results[key] = {"ok": key not in self.fail, "error": self.fail.get(key)}
             if key in self.fail:
                 continue
+            if server["wanted"] == "absent" and "gone" in self.holding:
+                results[key] = {"ok": False, "error": "it cannot be removed now"}
+                continue
             self._apply_server(server)
             if server.get("console"):
                 consoles[key] = {"seq": server["console"]["wanted"], "text": "login:"}
@@ -156,7 +159,9 @@ class FakeHost:
 
     def _keep(self, server: dict) -> None:
         key, wanted = server["id"], server["backup"]["wanted"]
-        self._report(server, "backup", *(("kept",) if wanted == "kept" else ("kept", wanted)))
+        if wanted != "kept" and self.moves.get(key, {}).get("state") == "failed":
+            del self.moves[key]
+        self._report(server, "backup", wanted)
         reached = self.moves[key]["state"]
         if reached == "kept":
             self.backups.setdefault(key, self.disks[key])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from compute_cloud import COMPUTE, add_image, read_server
 from fake_host import FakeHost
 from sqlalchemy import select
 
+from web.capacity import read_host_usage
 from web.models import Host, Migration, ServerAction, now
 from web.reconcile.loop import Worker
 
@@ -18,12 +21,17 @@ FACTS = {
     "hypervisor_version": 7002022,
     "cpu_info": {"arch": "x86_64", "vendor": "AMD", "model": "EPYC", "features": ["aes", "avx"]},
 }
+STORAGE = {"storage": {"backend": "file", "total_gb": 100, "snapshot_in_use": False}}
 
 
 class Hosts:
-    """Hypervisors a, b and c (a is the cloud's first host under its new name), each played by a FakeHost."""
+    """Hypervisors a, b and c, each played by a FakeHost; and with ``storage`` s, which has the volumes.
 
-    def __init__(self, cloud, names=("a", "b", "c")):
+    a is the cloud's first host under its new name.
+    """
+
+    def __init__(self, cloud, names=("a", "b", "c"), storage: bool = False):
+        names = (*names, "s") if storage else names
         self.cloud = cloud
         self.fakes = {name: FakeHost() for name in names}
         for name, fake in self.fakes.items():
@@ -31,14 +39,15 @@ class Hosts:
         with cloud.database.write.begin() as session:
             first = session.scalar(select(Host))
             first.name, first.settings = names[0], {"tunnel_address": "192.0.2.1"}
+            first.roles = ["hypervisor"]
             first.observed = {"host": FACTS}
             for number, name in enumerate(names[1:], 2):
                 session.add(
                     Host(
                         name=name,
-                        roles=["hypervisor"],
+                        roles=["storage"] if name == "s" else ["hypervisor"],
                         settings={"tunnel_address": f"192.0.2.{number}"},
-                        observed={"host": FACTS},
+                        observed={"host": {**FACTS, **(STORAGE if name == "s" else {})}},
                         observed_at=now(),
                     )
                 )
@@ -119,6 +128,30 @@ class Hosts:
         """(host, status, task state) that the API shows."""
         view = self.show(server_id)
         return view["OS-EXT-SRV-ATTR:host"], view["status"], view["OS-EXT-STS:task_state"]
+
+    def read_usage(self) -> dict[str, dict]:
+        """{host: what its guests use}, by the hosts' names; without hosts that nothing uses."""
+        names = {host.id: name for name, host in self.read_hosts().items()}
+        with self.cloud.database.read() as session:
+            usage = read_host_usage(session)
+        return {names[key]: used for key, used in usage.items() if any(used.values())}
+
+    def restart(self) -> None:
+        """Another worker takes over, in the middle of a run of each host: what those saw is lost."""
+        self.worker.pool.shutdown()
+        for name, fake in self.fakes.items():
+
+            def die(document):
+                raise RuntimeError("killed")
+
+            fake.before = die
+            host_id = self.read_hosts()[name].id
+            with contextlib.suppress(RuntimeError):
+                self.worker.run_once(host_id)
+            fake.before = lambda document: None
+            self.set_host(name, lease_owner="gone:1:1", lease_expires_at=now())
+        self.worker = self.make_worker()
+        self.worker.recover()
 
     def read_move(self, server_id: str) -> Migration:
         with self.cloud.database.read() as session:

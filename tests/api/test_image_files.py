@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from web.image_store import Upload, build_path, is_abandoned
-from web.models import Flavor, Image, Server, User, now
+from web.models import Flavor, Host, Image, Server, User, now
 from web.resources.image.images import remove_unneeded
 
 IMAGES = "/image/v2/images"
@@ -329,6 +329,11 @@ def test_bytes_outlive_the_image_while_a_server_needs_them(cloud):
     assert remove_unneeded(cloud.database, store) == []
     with cloud.database.write.begin() as session:
         session.scalar(select(Server)).built_at = now()
+        other = Host(name="other", roles=["hypervisor"])
+        session.add(other)
+    assert remove_unneeded(cloud.database, store) == []  # it may have to be made anew there
+    with cloud.database.write.begin() as session:
+        session.delete(session.scalar(select(Host).where(Host.name == "other")))
     assert remove_unneeded(cloud.database, store) == [image_id]
     assert list_store(cloud) == []
 

@@ -10,8 +10,8 @@ from compute_cloud import add_image, add_network, build_server
 from sqlalchemy import select
 
 from web.desired import build_document, read_rows
-from web.models import Host, Server, now
-from web.models.host_images import build_key_path
+from web.models import Host, Image, Migration, Server, now
+from web.models.host_images import build_key_path, build_source
 
 BYTES = bytes(range(256)) * 1000
 
@@ -78,6 +78,26 @@ def test_nothing_else_opens_it(cloud, guest):
     # A signed-in user is no host.
     path = source["url"].removeprefix(cloud.settings.api.hosts_url)
     assert cloud.get(path, user="admin").status_code == 404
+
+
+def test_a_host_that_a_guest_is_on_its_way_to_fetches_its_image_and_no_longer(cloud, guest):
+    with cloud.database.write.begin() as session:
+        own, server = session.scalar(select(Host)), session.scalar(select(Server))
+        other = Host(name="other", roles=["hypervisor"], connection={"ansible_host": "192.0.2.8"})
+        session.add(other)
+        session.flush()
+        source = build_source(other, server.image_id, cloud.settings)
+        move = Migration(
+            server_id=server.id, project_id="p", user_id="u", kind="live-migration", source_host_id=own.id,
+            dest_host_id=other.id, old_flavor_id="1", old_flavor={}, new_flavor_id="1", new_flavor={},
+        )  # fmt: skip
+        session.add(move)
+        image = session.get(Image, server.image_id)
+        image.status, image.deleted_at = "deleted", now()  # its bytes are there for as long as a guest may need them
+    assert fetch(cloud, source).status_code == 200
+    with cloud.database.write.begin() as session:
+        session.scalar(select(Migration)).phase = "undoing"
+    assert fetch(cloud, source).status_code == 404
 
 
 def test_it_closes_when_the_host_no_longer_needs_it(cloud, guest):

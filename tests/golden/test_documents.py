@@ -133,7 +133,40 @@ def build_routed() -> Rows:
     return rows
 
 
-CASES = {"alone": build_alone, "routed": build_routed}
+def build_second_host() -> Rows:
+    """The routed case as another host sees it: a VXLAN network with its guest far away, one that moves, own leg."""
+    rows = build_routed()
+    (network, public), subnet = rows.networks, rows.subnets[uid(10)][0]
+    rows.host = Host(id=uid(3), name="node2", zone="nova", roles=["hypervisor"], generation=8)
+    rows.host.settings = {"tunnel_address": "10.77.0.2"}
+    network.network_type, network.segmentation_id, network.mtu = "vxlan", 77, 1450
+    trunk, trunk_subnet = make_network(80, network_type="vlan", physical_network="trunk", segmentation_id=5)
+    rows.networks.append(trunk)
+    rows.subnets[trunk.id] = [trunk_subnet]
+    rows.router_ports[1] = make_port(
+        53, public, rows.subnets[public.id][0], "10.0.20.10", device_id=uid(50), host_id=uid(3),
+        device_owner="network:router_host_gateway",
+    )  # fmt: skip
+    rows.router_ports.append(
+        make_port(54, trunk, trunk_subnet, "10.0.80.1", device_id=uid(50), device_owner="network:router_interface")
+    )
+    rows.servers, rows.images, rows.ports, rows.groups, rows.group_addresses = [make_server(33)], [], [], [], {}
+    rows.servers[0].host_id, rows.servers[0].image_id = uid(3), None
+    rows.floating_ips = []
+    guest = {"device_owner": "compute:nova"}
+    rows.ports = [make_port(43, trunk, trunk_subnet, "10.0.80.9", device_id=uid(33), host_id=uid(3), **guest)]
+    rows.far_ports = [
+        make_port(40, network, subnet, "10.0.10.5", device_id=uid(30), host_id=uid(1), **guest),
+        make_port(41, network, subnet, "10.0.10.6", device_id=uid(32), host_id=uid(1), **guest),
+        make_port(42, trunk, trunk_subnet, "10.0.80.6", device_id=uid(34), host_id=uid(1), **guest),
+    ]
+    rows.moving = {uid(32)}
+    rows.far_hosts = {network.id: {uid(1), uid(4)}, trunk.id: {uid(1), uid(5)}}
+    rows.tunnel_addresses = {uid(1): "10.77.0.1", uid(4): "10.77.0.11"}  # the fifth host has none
+    return rows
+
+
+CASES = {"alone": build_alone, "routed": build_routed, "second_host": build_second_host}
 
 
 @pytest.mark.parametrize("name", CASES)

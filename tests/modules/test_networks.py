@@ -172,6 +172,9 @@ def test_kept_bridge_is_an_orphan():
         ({"type": "flat", "physical_network": "x"}, "segmentation.physical_network 'x'"),
         ({"type": "vlan", "physical_network": "x", "id": 5}, "physical network 'x' has no interface"),
         ({"type": "vxlan", "id": 0, "local": "192.0.2.1", "peers": []}, "segmentation.id 0"),
+        ({"type": "vxlan", "id": 7, "local": None, "peers": []}, "this host has no settings.tunnel_address"),
+        ({"type": "vxlan", "id": 7, "local": "fd00::1", "peers": []}, "'fd00::1' is not an IPv4 address"),
+        ({"type": "vxlan", "id": 7, "local": "192.0.2.1", "peers": ["x y"]}, "'x y' is not an IPv4 address"),
         ({"type": "gre"}, "segmentation.type 'gre'"),
         ({}, "'type' is missing"),
     ],
@@ -205,6 +208,32 @@ def test_uplink(segmentation, ip, fdb):
     assert ip.format(**name) in change["ip"]
     entry = "fdb append 00:00:00:00:00:00 dev {x} dst "
     assert change["bridge"] == [entry.format(**name) + peer for peer in fdb]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "seen", "again"),
+    [
+        ({"type": "vxlan", "id": 7, "local": "192.0.2.1", "peers": []}, {"id": 7, "local": "192.0.2.1"}, False),
+        ({"type": "vxlan", "id": 7, "local": "192.0.2.1", "peers": []}, {"id": 7, "local": "192.0.2.9"}, True),
+        ({"type": "vxlan", "id": 7, "local": "192.0.2.1", "peers": []}, {"id": 8, "local": "192.0.2.1"}, True),
+        ({"type": "vlan", "physical_network": "trunk", "id": 12}, {"id": 12}, False),
+        ({"type": "vlan", "physical_network": "trunk", "id": 12}, {"id": 13}, True),
+    ],
+)
+def test_uplink_is_made_again(segmentation, seen, again):
+    """What cannot be changed of an uplink (its number, its own address) makes a new one of it; the rest stays."""
+    document = build_document(segmentation=segmentation, home=None)
+    document["settings"]["physical_networks"] = {"trunk": {"bridge": "kumo-trunk", "interface": "eth9"}}
+    name = names.build_vxlan_name(NETWORK) if segmentation["type"] == "vxlan" else names.build_vlan_name(NETWORK)
+    found = {
+        BRIDGE: build_link(kind="bridge"),
+        name: build_link(kind=segmentation["type"], bridge=BRIDGE, data=seen, parent="eth9"),
+    }
+    change = bridges.plan_bridge(document, document["networks"][0], found, {}, bridges.build_sysctls(BRIDGE))
+    assert (change is not None) is again
+    if change:
+        assert change["ip"][0] == f"link del dev {name}"
+        assert change["before"] != change["after"]
 
 
 def test_masquerade():

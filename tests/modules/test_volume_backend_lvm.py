@@ -129,7 +129,7 @@ def test_delete_takes_all_of_an_object_and_nothing_else(names, wanted):
 
 
 def test_commands_say_what_they_make():
-    create = lvm.build_create(STORAGE, ONE, GIB)
+    create = lvm.build_create(STORAGE, PART, GIB)
     assert create[:2] == ["lvcreate", "--yes"]
     for words in (
         ["--virtualsize", f"{GIB}b"],

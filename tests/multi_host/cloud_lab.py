@@ -57,7 +57,7 @@ class CloudLab:
         self.hosts: dict[str, Host] = self.lab.hosts
         self.inventory = self.lab.scenario / "hosts.yml"
         self.groups = self._read_groups()
-        self.controller = self.groups["controllers"][0]
+        self.controller = next(iter(self.groups.get("controllers", [])), None)
 
     def _read_groups(self) -> dict[str, list[str]]:
         done = subprocess.run(
@@ -80,7 +80,7 @@ class CloudLab:
         return ["ssh", "-F", "/dev/null", "-i", str(self.lab.key), *words, f"{user}@{self.hosts[host].address}"]
 
     def run(self, host: str, command: str, *, root: bool = False, user: str | None = None, code: int | None = 0,
-            input: str = "", timeout: float = 120, both: bool = True) -> str:  # fmt: skip
+            input: str = "", timeout: float = 120, both: bool = True, shared: bool = True) -> str:  # fmt: skip
         """What a shell command prints on a host: as the operator, as root, or as another account there by sudo.
 
         Both outputs where ``code`` is another than 0, unless ``both`` is false; any status is taken where it is None.
@@ -89,7 +89,12 @@ class CloudLab:
         if account:
             command = f"sudo -n -u {account} -- /bin/sh -c {shlex.quote(command)}"
         done = subprocess.run(
-            [*self.ssh(host), command], input=input, capture_output=True, text=True, timeout=timeout, check=False
+            [*self.ssh(host, shared=shared), command],
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         if code is not None and done.returncode != code:
             raise CommandFailed(f"{host}: {command}", done.returncode, done.stdout + done.stderr)
@@ -159,7 +164,8 @@ class CloudLab:
         addresses = self.ask(f"server show {server}")["addresses"][network]
         address = next(text for text in addresses if "." in text)
         hop = f"sudo -n ip netns exec {self.find_namespace(network)} busybox nc {address} 22"
-        proxy = shlex.join([*self.ssh(self.find_host(server)), hop])
+        # The outer ssh would put its own host and account for the inner one's %r and %h.
+        proxy = shlex.join([*self.ssh(self.find_host(server)), hop]).replace("%", "%%")
         done = subprocess.run(
             ["ssh", "-F", "/dev/null", "-i", str(key), "-o", f"ProxyCommand={proxy}", "-o", "BatchMode=yes",
              "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",

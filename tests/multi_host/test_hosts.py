@@ -80,7 +80,7 @@ def test_a_disabled_host_gets_no_new_server(lab, tenant):
     assert {row["Status"] for row in lab.ask("compute service list")} == {"enabled"}
 
 
-@pytest.mark.parametrize("words", ["host disable nowhere", "host prepare nowhere", "host show nowhere"])
+@pytest.mark.parametrize("words", ["host disable nowhere --reason x", "host prepare nowhere", "host show nowhere"])
 def test_a_host_that_is_not_known(lab, words):
     said = lab.kumo(words, code=1)
     assert "no host 'nowhere'" in said

@@ -18,6 +18,7 @@ LIVE = {
 COLD = {**LIVE, "kind": "migration"}
 SAME = {**LIVE, "kind": "resize", "dest_host_id": "a"}
 SENDING = {**LIVE, "phase": "sending"}
+GONE = {**LIVE, "kind": "evacuation"}
 
 
 def make(columns: dict, **more) -> SimpleNamespace:
@@ -60,6 +61,40 @@ TABLE = [
      {"observed_source": {"state": "gone", "phase": "cleaning"}}, False, ("ended", "confirmed", None)),
     ("destination clean", {**LIVE, "phase": "undoing", "outcome": "failed", "error": "cut"},
      {"observed_dest": {"state": "gone", "phase": "undoing"}}, False, ("ended", "failed", "cut")),
+    ("source fenced before it was sent", LIVE, {"observed_source": {"fenced": True}}, False,
+     ("undoing", "failed", "the source was fenced")),
+    ("source fenced, not looked for there since", SENDING,
+     {"observed_source": {"running": True, "fenced": True, "at": 5}, "observed_dest": {"state": "ready", "at": 5}},
+     False, None),
+    ("source fenced, and it is not there", SENDING,
+     {"observed_source": {"running": True, "fenced": True, "at": 5}, "observed_dest": {"state": "ready", "at": 6}},
+     False, ("undoing", "failed", "the source was fenced")),
+    ("source fenced, and it is there", SENDING,
+     {"observed_source": {"running": True, "fenced": True, "at": 5}, "observed_dest": {"state": "arrived", "at": 6}},
+     False, ("cleaning", "completed", None)),
+    ("destination fenced while it runs here", SENDING,
+     {"observed_source": {"running": True, "state": "failed", "error": "cut"}, "observed_dest": {"fenced": True}},
+     False, ("undoing", "failed", "cut")),
+    ("cold, destination fenced", COLD, {"observed_dest": {"fenced": True}}, False,
+     ("undoing", "failed", "the destination was fenced")),
+    ("called off past its deadline", SENDING,
+     {"abort_wanted": True, "error": "too slow",
+      "observed_source": {"state": "failed", "error": "aborted", "running": True}},
+     False, ("undoing", "cancelled", "too slow")),
+    ("deleted, gone there, but it may still come", {**LIVE, "phase": "undoing", "outcome": "cancelled"},
+     {"observed_source": {"state": "leaving", "at": 3},
+      "observed_dest": {"state": "gone", "phase": "undoing", "at": 4}},
+     True, None),
+    ("deleted, and gone there since it was gone here", {**LIVE, "phase": "undoing", "outcome": "cancelled"},
+     {"observed_source": {"state": "gone", "at": 3}, "observed_dest": {"state": "gone", "phase": "undoing", "at": 4}},
+     True, ("ended", "cancelled", None)),
+    ("old targets open", GONE, {}, False, None),
+    ("old targets closed", GONE, {"observed_source": {"state": "closed"}}, False, ("sending", None, None)),
+    ("deleted instead of evacuated", GONE, {}, True, ("ended", "cancelled", None)),
+    ("made anew", {**GONE, "phase": "sending"}, {"observed_dest": {"state": "rebuilt"}}, False,
+     ("cleaning", "completed", None)),
+    ("the dead host is back and clean", {**GONE, "phase": "cleaning", "outcome": "completed"},
+     {"observed_source": {"state": "gone", "phase": "cleaning"}}, False, ("ended", "completed", None)),
     ("over", {**LIVE, "phase": "ended", "outcome": "completed"}, {}, True, None),
 ]  # fmt: skip
 
@@ -81,6 +116,14 @@ def test_what_was_seen_leads_to(columns, seen, deleted, expected):
         ({**LIVE, "phase": "undoing", "outcome": "failed"}, "error", None),  # it was never sent
         ({**LIVE, "phase": "undoing", "outcome": "failed", "observed_source": {"running": True}}, "error", None),
         ({**LIVE, "phase": "ended", "outcome": "cancelled"}, "cancelled", None),
+        ({**LIVE, "phase": "undoing", "outcome": "failed", "observed_source": {"sent": True}}, "error", "live"),
+        (GONE, "accepted", "evacuate"),
+        ({**GONE, "phase": "sending"}, "pre-migrating", "evacuate"),
+        ({**GONE, "phase": "cleaning", "outcome": "completed"}, "done", None),
+        ({**GONE, "phase": "ended", "outcome": "completed"}, "completed", None),
+        ({**COLD, "phase": "undoing", "outcome": "failed"}, "error", None),
+        ({**COLD, "phase": "undoing", "outcome": "reverted", "observed_dest": {"fenced": True}}, "reverted", None),
+        ({**SAME, "phase": "undoing", "outcome": "failed"}, "error", "revert"),
         (COLD, "migrating", "resize"),
         ({**COLD, "phase": "resized"}, "finished", "verify"),
         ({**COLD, "phase": "cleaning", "outcome": "confirmed"}, "confirmed", None),

@@ -93,3 +93,55 @@ def test_what_a_run_brought_back(status, events, ok, error):
     outcome = run_module._read_outcome(status, 0 if ok else 2, events, "")
     assert outcome.ok is ok
     assert (error is None and outcome.error is None) or error in outcome.error
+
+
+CHANGED = """Task failed: Data could not be sent to remote host "10.0.0.3". Make sure \
+this host can be reached over ssh: @@@@@@@@@@@
+@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
+@@@@@@@@@@@
+IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!
+Offending ED25519 key in /etc/kumo/ssh/known_hosts:3
+Host key for 10.0.0.3 has changed and you have requested strict checking.
+Host key verification failed."""
+SENT = 'Task failed: Data could not be sent to remote host "10.0.0.3". Make sure this host can be reached over ssh: '
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (CHANGED, "shows another host key"),
+        (
+            f"{SENT}No ED25519 host key is known for 10.0.0.3 and you …\nHost key verification failed.",
+            "is not known here",
+        ),
+        (f"{SENT}kumo@10.0.0.3: Permission denied (publickey).", "does not let the control plane's key in"),
+        ("Failed to connect to the host via ssh: Permission denied (publickey).", "does not let"),
+        (f"{SENT}ssh: connect to host 10.0.0.3 port 22: No route to host", "No route to host"),
+    ],
+)
+def test_a_host_that_cannot_be_reached_has_a_sentence(message, says):
+    sentence = run_module.build_sentence(message)
+    assert sentence.startswith("cannot be reached over ssh: ")
+    assert says in sentence
+    assert "\n" not in sentence
+    assert "@@" not in sentence
+
+
+def test_other_failures_keep_their_words():
+    assert run_module.build_sentence("no pool named x\nin detail") == "no pool named x\nin detail"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({"msg": CHANGED, "exception": "(traceback unavailable)"}, "another host key"),
+        ({"msg": "it failed", "exception": "(traceback unavailable)"}, "it failed"),
+        ({"msg": "it failed", "module_stderr": "why"}, "it failed: why"),
+    ],
+)
+def test_the_error_of_a_run(answer, error):
+    events = [{"event": "runner_on_unreachable", "event_data": {"task": "t", "res": answer}}]
+    outcome = run_module._read_outcome("failed", 4, events, "")
+    assert error in outcome.error
+    assert "traceback" not in outcome.error
+    assert not outcome.ok

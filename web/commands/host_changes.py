@@ -89,10 +89,13 @@ def add_host(args, settings) -> int:
             print(f"made host {args.host}; next: kumo host prepare {args.host}")
             return 0
         changes = plan_host({name: getattr(host, name) for name in wanted}, wanted)
+        tunnel = (host.settings or {}).get("tunnel_address")
         for name, value in changes.items():
             setattr(host, name, value)
         if changes:
-            touch(session, host.id)
+            moved = tunnel != (host.settings or {}).get("tunnel_address")  # the others send there
+            for host_id in session.scalars(select(Host.id).order_by(Host.id)).all() if moved else [host.id]:
+                touch(session, host_id)
         print(f"changed {', '.join(changes)} of host {args.host}" if changes else f"host {args.host} is unchanged")
     return 0
 

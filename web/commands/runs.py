@@ -6,7 +6,7 @@ import sys
 
 from sqlalchemy import select
 
-from ..models import Database, Host, HostRequest, RequestLog, Run, Server
+from ..models import Database, Host, HostRequest, Migration, RequestLog, Run, Server
 from .tables import show_table, show_time
 
 
@@ -68,7 +68,7 @@ def show_run(args, settings) -> int:
 
 
 def list_errors(args, settings) -> int:
-    """Newest first: requests answered with an error, runs that failed, objects a run could not bring about, faults."""
+    """Newest first: requests answered with an error, failed runs, objects of runs that failed, faults, moves."""
     found: list[tuple] = []
     with Database(settings.database.url).read() as session:
         for log in session.scalars(
@@ -91,6 +91,9 @@ def list_errors(args, settings) -> int:
             .limit(args.limit)
         ):
             found.append((server.fault_at, "server", server.id, server.fault_message))
+        failed = select(Migration).where(Migration.error.is_not(None)).order_by(Migration.id.desc()).limit(args.limit)
+        for move in session.scalars(failed):
+            found.append((move.updated_at, "move", move.uuid, f"{move.kind} of {move.server_id}: {move.error}"))
     found.sort(key=lambda row: row[0], reverse=True)
     rows = [(show_time(at), kind, name, message) for at, kind, name, message in found[: args.limit]]
     print(show_table(("AT", "WHAT", "ID", "ERROR"), rows))

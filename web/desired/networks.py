@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import netaddr
 
-from ..models.networks import ROUTER_GATEWAY, ROUTER_INTERFACE
+from ..models.networks import GATEWAYS, ROUTER_INTERFACE
+from ..models.reach import join_ties
 from .rows import Rows
 
 
@@ -25,13 +26,45 @@ def choose_homes(rows: Rows) -> dict[str, str]:
     return homes
 
 
-def _segmentation(network) -> dict:
+def choose_peers(rows: Rows) -> dict[str, list[str]]:
+    """{network id: tunnel addresses of the other hosts that have it}: with a guest on it, or behind its routers."""
+    ties = {(p.network_id, p.device_id) for p in rows.router_ports if p.device_owner == ROUTER_INTERFACE}
+    joined = join_ties(ties)
+    peers = {}
+    for network in rows.networks:
+        hosts = set().union(*(rows.far_hosts.get(one, set()) for one in joined.get(network.id, {network.id})))
+        found = {rows.tunnel_addresses[host_id] for host_id in hosts if host_id in rows.tunnel_addresses}
+        peers[network.id] = [str(address) for address in sorted(map(netaddr.IPAddress, found))]
+    return peers
+
+
+def _segmentation(network, rows: Rows, peers: list[str]) -> dict:
     if network.network_type in ("flat", "vlan"):
         one = {"type": network.network_type, "physical_network": network.physical_network}
         return one if network.network_type == "flat" else {**one, "id": network.segmentation_id}
     if network.network_type == "vxlan":
-        return {"type": "vxlan", "id": network.segmentation_id, "local": None, "peers": []}
+        local = (rows.host.settings or {}).get("tunnel_address")
+        return {"type": "vxlan", "id": network.segmentation_id, "local": local, "peers": peers}
     return {"type": "local"}
+
+
+def _build_elsewhere(network, rows: Rows) -> list[dict]:
+    """The document's ``elsewhere``: a port that moves has no tunnel, so that its frames go to all hosts."""
+    if network.external:
+        return []
+    by_tunnel = network.network_type == "vxlan"
+    return [
+        {
+            "port": port.id,
+            "mac": port.mac_address,
+            "addresses": [row.address for row in port.addresses],
+            "tunnel": rows.tunnel_addresses.get(port.host_id)
+            if by_tunnel and port.device_id not in rows.moving
+            else None,
+        }
+        for port in rows.far_ports
+        if port.network_id == network.id
+    ]
 
 
 def _ipv6_mode(subnet) -> str | None:
@@ -43,6 +76,7 @@ def build_networks(rows: Rows) -> list[dict]:
     homes = choose_homes(rows)
     dhcp = {row.subnet_id: row.address for port in rows.dhcp_ports for row in port.addresses}
     hostnames = {server.id: server.hostname for server in rows.servers}
+    peers = choose_peers(rows)
     documents = []
     for network in rows.networks:
         home = {"kind": "network", "id": network.id}
@@ -55,7 +89,7 @@ def build_networks(rows: Rows) -> list[dict]:
                 "id": network.id,
                 "project_id": network.project_id,
                 "mtu": network.mtu,
-                "segmentation": _segmentation(network),
+                "segmentation": _segmentation(network, rows, peers[network.id]),
                 "zone": network.zone,
                 "home": home,
                 "subnets": [
@@ -86,6 +120,7 @@ def build_networks(rows: Rows) -> list[dict]:
                     for port in rows.ports
                     if port.network_id == network.id
                 ],
+                "elsewhere": _build_elsewhere(network, rows),
             }
         )
     return documents
@@ -103,7 +138,7 @@ def build_routers(rows: Rows) -> list[dict]:
         own = [port for port in rows.router_ports if port.device_id == router.id]
         external = None
         for port in own:
-            if port.device_owner == ROUTER_GATEWAY:
+            if port.device_owner in GATEWAYS:
                 subnets = rows.subnets.get(port.network_id, [])
                 used = {row.subnet_id for row in port.addresses}
                 external = {

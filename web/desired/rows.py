@@ -27,8 +27,8 @@ from ..models import (
     Volume,
     VolumeAttachment,
 )
-from ..models.networks import DHCP, ROUTER_GATEWAY, ROUTER_INTERFACE
-from .moves import choose_part, keeps_ports
+from ..models.networks import COMPUTE, DHCP, GATEWAYS, ROUTER_INTERFACE
+from .moves import UNDER_WAY, choose_part, keeps_ports
 
 
 @dataclass
@@ -38,12 +38,15 @@ class Rows:
     host: Host
     servers: list[Server] = field(default_factory=list)  # that are here, come here, or have been here
     moves: dict[str, list[Migration]] = field(default_factory=dict)  # by server id: open ones that concern this host
-    tunnel_addresses: dict[str, str] = field(default_factory=dict)  # by id of the other host of a move
+    tunnel_addresses: dict[str, str] = field(default_factory=dict)  # by host id, of hosts that have one
     images: list[Image] = field(default_factory=list)
     ports: list[Port] = field(default_factory=list)  # of guests on this host
     networks: list[Network] = field(default_factory=list)
     subnets: dict[str, list[Subnet]] = field(default_factory=dict)  # by network id
-    router_ports: list[Port] = field(default_factory=list)  # interfaces and gateways
+    router_ports: list[Port] = field(default_factory=list)  # interfaces, and this host's legs on external networks
+    far_ports: list[Port] = field(default_factory=list)  # of guests on other hosts, and of those that move
+    far_hosts: dict[str, set[str]] = field(default_factory=dict)  # network id: other hosts that have a port on it
+    moving: set[str] = field(default_factory=set)  # ids of servers on their way from one host to another
     dhcp_ports: list[Port] = field(default_factory=list)
     routers: list[Router] = field(default_factory=list)
     floating_ips: list[FloatingIP] = field(default_factory=list)
@@ -69,7 +72,7 @@ def read_rows(session: Session, host: Host) -> Rows:
     rows.servers = _sorted(session, select(Server).where(here))
     parts = {server.id: choose_part(rows, server)[0] for server in rows.servers}
     _read_volumes(session, rows)
-    image_ids = {s.image_id for s in rows.servers if s.image_id and parts[s.id] in ("home", "incoming")}
+    image_ids = {s.image_id for s in rows.servers if s.image_id and parts[s.id] in ("home", "incoming", "held")}
     image_ids |= {v.image_id for v in rows.volumes if v.image_id and v.deleted_at is None and v.built_at is None}
     rows.images = _sorted(session, select(Image).where(Image.id.in_(image_ids))) if image_ids else []
     # A tombstone keeps its ports until the guest is seen gone: no guest runs without its firewall.
@@ -95,9 +98,15 @@ def _read_moves(session: Session, rows: Rows) -> None:
     found = session.scalars(select(Migration).where(concerned, Migration.phase != "ended").order_by(Migration.id)).all()
     for one in found:
         rows.moves.setdefault(one.server_id, []).append(one)
-    others = {one.dest_host_id for one in found} - {host.id}
-    for other in session.scalars(select(Host).where(Host.id.in_(others))) if others else []:
-        rows.tunnel_addresses[other.id] = (other.settings or {}).get("tunnel_address")
+    _read_tunnel_addresses(session, rows, {one.dest_host_id for one in found})
+
+
+def _read_tunnel_addresses(session: Session, rows: Rows, host_ids: set[str]) -> None:
+    wanted = host_ids - {rows.host.id} - set(rows.tunnel_addresses)
+    if wanted:
+        for host_id, settings in session.execute(select(Host.id, Host.settings).where(Host.id.in_(wanted))):
+            if (settings or {}).get("tunnel_address"):
+                rows.tunnel_addresses[host_id] = settings["tunnel_address"]
 
 
 def _read_volumes(session: Session, rows: Rows) -> None:
@@ -137,7 +146,7 @@ def _read_networks(session: Session, rows: Rows, port_options) -> None:
             .where(
                 or_(
                     (Port.device_owner == ROUTER_INTERFACE) & Port.network_id.in_(network_ids),
-                    Port.device_owner.in_((ROUTER_INTERFACE, ROUTER_GATEWAY)) & Port.device_id.in_(router_ids),
+                    Port.device_owner.in_((ROUTER_INTERFACE, *GATEWAYS)) & Port.device_id.in_(router_ids),
                 )
             )
             .options(*port_options),
@@ -147,7 +156,9 @@ def _read_networks(session: Session, rows: Rows, port_options) -> None:
         if found_routers == router_ids and found_networks == network_ids:
             break
         router_ids, network_ids = found_routers, found_networks
-    rows.router_ports = interfaces
+    rows.router_ports = [
+        port for port in interfaces if port.device_owner == ROUTER_INTERFACE or port.host_id == rows.host.id
+    ]
     rows.networks = _sorted(session, select(Network).where(Network.id.in_(network_ids)))
     for subnet in _sorted(session, select(Subnet).where(Subnet.network_id.in_(network_ids))):
         rows.subnets.setdefault(subnet.network_id, []).append(subnet)
@@ -156,8 +167,39 @@ def _read_networks(session: Session, rows: Rows, port_options) -> None:
     )
     rows.routers = _sorted(session, select(Router).where(Router.id.in_(router_ids)))
     rows.floating_ips = _sorted(
-        session, select(FloatingIP).where(FloatingIP.router_id.in_(router_ids), FloatingIP.port_id.is_not(None))
+        session,
+        select(FloatingIP)
+        .join(Port, Port.id == FloatingIP.port_id)
+        .where(FloatingIP.router_id.in_(router_ids), Port.host_id == rows.host.id),
     )
+    _read_far(session, rows, network_ids, port_options)
+
+
+def _read_far(session: Session, rows: Rows, network_ids: set[str], port_options) -> None:
+    """Ports that other hosts have on these networks, those hosts, and which of their guests move."""
+    if not network_ids:
+        return
+    moves = session.execute(
+        select(Port.id, Port.network_id, Migration.server_id, Migration.source_host_id, Migration.dest_host_id)
+        .join(Migration, Migration.server_id == Port.device_id)
+        .where(
+            Port.network_id.in_(network_ids),
+            Migration.phase.in_(UNDER_WAY),
+            Migration.source_host_id.is_distinct_from(Migration.dest_host_id),
+        )
+    ).all()
+    rows.moving = {row.server_id for row in moves}
+    inner = [network.id for network in rows.networks if not network.external]
+    far = or_(Port.host_id != rows.host.id, Port.id.in_([row.id for row in moves]))
+    guests = select(Port).where(Port.network_id.in_(inner), Port.device_owner.startswith(COMPUTE), far)
+    rows.far_ports = _sorted(session, guests.options(*port_options))
+    there = select(Port.network_id, Port.host_id).where(Port.network_id.in_(network_ids), Port.host_id.is_not(None))
+    pairs = {tuple(row) for row in session.execute(there.distinct())}
+    pairs |= {(row.network_id, host_id) for row in moves for host_id in (row.source_host_id, row.dest_host_id)}
+    for network_id, host_id in pairs:
+        if host_id not in (None, rows.host.id):
+            rows.far_hosts.setdefault(network_id, set()).add(host_id)
+    _read_tunnel_addresses(session, rows, {host_id for _, host_id in pairs if host_id})
 
 
 def _read_groups(session: Session, rows: Rows) -> None:

@@ -7,7 +7,7 @@ import netaddr
 from ..models.host_images import build_source
 from .moves import build_move, choose_part
 from .rows import Rows
-from .volumes import build_attached, lacks_volumes
+from .volumes import build_attached, lacks_volumes, waits_for_targets
 
 
 def build_images(rows: Rows, settings) -> list[dict]:
@@ -117,6 +117,7 @@ def build_servers(rows: Rows) -> list[dict]:
                 "console": console,
                 "metadata": _build_metadata(rows, server, ports),
                 **build_move(rows, server, part, move),
+                **({"held": True, "power": "off"} if part == "home" and waits_for_targets(rows, server) else {}),
             }
         )
     return documents

@@ -93,6 +93,14 @@ def lacks_volumes(rows: Rows, server) -> bool:
     return any(_choose_export(rows, one, volume) is None and one.deleted_at is None for one, volume in pairs)
 
 
+def waits_for_targets(rows: Rows, server) -> bool:
+    """Whether targets that a lost host knows are still open, or those in their place not yet."""
+    return any(
+        attachment.replaced and (attachment.deleted_at is not None or attachment.observed_export is None)
+        for attachment, _ in rows.server_volumes.get(server.id, [])
+    )
+
+
 def _choose_export(rows: Rows, attachment, volume) -> dict | None:
     """Where the attachment's target is, or will be before this host's guests are looked at; None where nobody knows.
 

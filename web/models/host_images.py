@@ -17,6 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from .hosts import Host
+from .migrations import Migration
 from .servers import Server
 from .volumes import Volume
 
@@ -65,9 +66,11 @@ def build_source(host: Host, image_id: str, settings) -> dict:
 
 
 def is_needed(session: Session, host_id: str, image_id: str) -> bool:
-    """Whether the host has a guest or a volume that is made from the image."""
+    """Whether the host has a guest or a volume that is made from the image, or such a guest is on its way to it."""
     for model in (Server, Volume):
         wanted = (model.host_id == host_id, model.image_id == image_id, model.deleted_at.is_(None))
         if session.scalar(select(model.id).where(*wanted, model.gone_at.is_(None)).limit(1)) is not None:
             return True
-    return False
+    expected = select(Migration.id).join(Server, Server.id == Migration.server_id)
+    expected = expected.where(Migration.dest_host_id == host_id, Migration.phase.in_(("preparing", "sending")))
+    return session.scalar(expected.where(Server.image_id == image_id).limit(1)) is not None

@@ -13,6 +13,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base, new_uuid, now
 
+UNDER_WAY = ("preparing", "sending")  # phases in which a guest belongs to its source and room is made for it elsewhere
+
 
 class Migration(Base):
     __tablename__ = "migrations"
@@ -33,6 +35,7 @@ class Migration(Base):
     new_flavor: Mapped[dict]
     abort_wanted: Mapped[bool] = mapped_column(default=False)
     force_wanted: Mapped[bool] = mapped_column(default=False)  # complete it, at the price of a longer pause
+    unattended: Mapped[bool] = mapped_column(default=False)  # nobody is asked: confirmed once seen at the destination
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime | None]
 
@@ -44,6 +47,9 @@ class Migration(Base):
     # Only documents from these generations on know of the phase; what older ones led to says nothing of it.
     source_generation: Mapped[int] = mapped_column(default=0)
     dest_generation: Mapped[int] = mapped_column(default=0)
+
+    # migration_status.compute_status of it, stored with it
+    status: Mapped[str] = mapped_column(default="preparing", index=True)
 
     # what was seen; also {phase, at, running, fenced, failures}, see reconcile/observe_migrations.py
     observed_source: Mapped[dict] = mapped_column(default=dict)  # {state, error, progress, address, port, name}

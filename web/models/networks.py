@@ -1,7 +1,8 @@
 """Networks, subnets, ports and their addresses, routers, floating addresses, security groups.
 
 An address is a row with a unique key (subnet, address): two transactions cannot give out the same one.
-A router's interfaces and gateway are ports, as the Network API shows them.
+A router's interfaces and gateways are ports, as the Network API shows them: on an external network it has one for
+each host that has guests behind it (`../router_legs.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from sqlalchemy.orm import Mapped, mapped_column, object_session, relationship
 from .base import Base, new_uuid, now
 
 ROUTER_INTERFACE = "network:router_interface"
-ROUTER_GATEWAY = "network:router_gateway"
+ROUTER_GATEWAY = "network:router_gateway"  # what users see; the leg of the host in its host_id
+ROUTER_HOST_GATEWAY = "network:router_host_gateway"  # the leg of a further host
+GATEWAYS = (ROUTER_GATEWAY, ROUTER_HOST_GATEWAY)
 FLOATING_IP = "network:floatingip"
 DHCP = "network:dhcp"
 COMPUTE = "compute:"

@@ -4,7 +4,7 @@ A host's document holds a network where it has a guest's port on it, or on any n
 to it: each host routes for its own guests, so it knows every port of all networks its routers reach.
 To tell one host too many costs it one empty run; one too few leaves it wrong. Call these after the
 rows are as wanted, and before too where the change cuts a tie (an interface removed). Changes no object.
-Next room: `hosts.py`, whose `touch` this calls.
+A guest that moves is on both hosts until it has arrived. Next room: `hosts.py`, whose `touch` this calls.
 """
 
 from __future__ import annotations
@@ -16,22 +16,43 @@ from sqlalchemy.orm import Session
 
 from .hosts import touch
 from .migrations import Migration
-from .networks import ROUTER_INTERFACE, Network, Port, PortSecurityGroup, Router, SecurityGroupRule
+from .networks import ROUTER_HOST_GATEWAY, ROUTER_INTERFACE, Network, Port, PortSecurityGroup, Router, SecurityGroupRule
 
 
 def read_tied_networks(session: Session, networks: Iterable[str], routers: Iterable[str] = ()) -> set[str]:
     """Ids of the networks given, of those the routers given have interfaces on, and of all that routers tie to them."""
+    return read_ties(session, networks, routers)[0]
+
+
+def read_ties(
+    session: Session, networks: Iterable[str], routers: Iterable[str] = ()
+) -> tuple[set[str], set[tuple[str, str]]]:
+    """(networks as in `read_tied_networks`, the (network id, router id) pairs that tie them)."""
     seen_networks, seen_routers = set(networks), set(routers)
     new_networks, new_routers = set(seen_networks), set(seen_routers)
+    ties: set[tuple[str, str]] = set()
     tie = select(Port.network_id, Port.device_id).where(Port.device_owner == ROUTER_INTERFACE)
     while new_networks or new_routers:
         rows = list(session.execute(tie.where(Port.network_id.in_(new_networks)))) if new_networks else []
         rows += list(session.execute(tie.where(Port.device_id.in_(new_routers)))) if new_routers else []
+        ties |= {(row.network_id, row.device_id) for row in rows}
         new_networks = {row.network_id for row in rows} - seen_networks
         new_routers = {row.device_id for row in rows} - seen_routers
         seen_networks |= new_networks
         seen_routers |= new_routers
-    return seen_networks
+    return seen_networks, ties
+
+
+def join_ties(ties: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """{network id: ids of all networks that routers tie it to, itself among them}, of (network, router) pairs. Pure."""
+    by_router: dict[str, set[str]] = {}
+    for network_id, router_id in ties:
+        by_router.setdefault(router_id, set()).add(network_id)
+    joined: dict[str, set[str]] = {}
+    for networks in by_router.values():
+        group = networks.union(*(joined.get(one, set()) for one in networks))
+        joined |= dict.fromkeys(group, group)
+    return joined
 
 
 def _read_network_hosts(session: Session, networks: set[str]) -> set[str]:
@@ -95,7 +116,13 @@ def touch_group(session: Session, group_id: str, request_id: str | None = None) 
 
 
 def touch_port(session: Session, port: Port, request_id: str | None = None) -> None:
-    """The port's own host, those whose document holds its network, and those that count it in a group."""
+    """The port's own host, those whose document holds its network, and those that count it in a group.
+
+    A router's leg on one host is that host's concern alone.
+    """
+    if port.device_owner == ROUTER_HOST_GATEWAY:
+        touch(session, port.host_id, request_id)
+        return
     hosts = _read_network_hosts(session, {port.network_id})
     hosts |= _read_group_hosts(session, {group.id for group in port.security_groups})
     _touch_all(session, hosts | ({port.host_id} if port.host_id else set()), request_id)

@@ -18,11 +18,14 @@ from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import delete, func, or_, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from ..desired import build_document, read_rows
+from ..errors import Problem
 from ..image_cleanup import remove_unneeded
-from ..models import Database, Host, HostRequest, RequestLog, RevokedToken, Run, now
+from ..models import Database, Host, HostRequest, Port, RequestLog, RevokedToken, Run, now
+from ..models.networks import ROUTER_GATEWAY
+from ..router_legs import sync_router_legs
 from .lease import build_worker_name, is_dead, renew_leases, take_lease
 from .observe import mark_requests, store_outcome
 from .run import Outcome, prune_folders, run_host, scrub_environment
@@ -31,6 +34,7 @@ LOG = logging.getLogger("kumo.worker")
 LONGEST_WAIT_S = 30.0
 DATABASE_WAIT_S = 2.0
 CLEANING_S = 60.0
+TRIES = 4  # to store a run
 
 
 class Worker:
@@ -119,7 +123,20 @@ class Worker:
                 if host.lease_owner is not None and is_dead(host.lease_owner):
                     host.lease_owner = host.lease_expires_at = None
                 host.next_run_at = None
+        self._sync_legs()
         prune_folders(self.settings)
+
+    def _sync_legs(self) -> None:
+        """Legs outside for routers that no host is the first of: in a cloud from before hosts had their own, all."""
+        lacking = select(Port.device_id).where(Port.device_owner == ROUTER_GATEWAY, Port.host_id.is_(None))
+        with self.database.read() as session:
+            routers = session.scalars(lacking.order_by(Port.device_id)).all()
+        for router_id in routers:
+            try:
+                with self.database.write.begin() as session:
+                    sync_router_legs(session, self.settings, (), (router_id,))
+            except Problem as error:
+                LOG.error("router %s: %s", router_id, error)
 
     def step(self) -> float:
         """Start runs for all hosts that are due; seconds until the next one will be."""
@@ -192,10 +209,7 @@ class Worker:
             host.next_run_at = now() + timedelta(seconds=self.settings.worker.run_timeout_s + 30)
             name, connection, run_id = host.name, dict(host.connection), run.id
         outcome = self.run(self.settings, name, connection, document)
-        with self.database.write.begin() as session:
-            run = session.get(Run, run_id)
-            stored = store_outcome(session, self.settings, run, document, outcome)
-            self._prune(session)
+        stored = self._store(run_id, document, outcome)
         level = logging.INFO if outcome.ok else logging.WARNING
         LOG.log(
             level, "run %s host %s generation %s %s: %s actions%s", run_id, name, document["generation"],
@@ -207,6 +221,21 @@ class Worker:
                 if not one["ok"]:
                     LOG.warning("run %s host %s %s %s: %s", run_id, name, section, object_id, one["error"])
         return outcome
+
+    def _store(self, run_id: str, document: dict, outcome: Outcome) -> bool:
+        """Store what a run brought back; again where another transaction that holds hosts was in the way."""
+        for attempt in range(TRIES):
+            try:
+                with self.database.write.begin() as session:
+                    run = session.get(Run, run_id)
+                    stored = store_outcome(session, self.settings, run, document, outcome)
+                    self._prune(session)
+                return stored
+            except (IntegrityError, OperationalError) as error:
+                if attempt == TRIES - 1 or error.connection_invalidated:
+                    raise
+                time.sleep(0.02 * (attempt + 1))
+        return False
 
     def _prune(self, session) -> None:
         """Keep the tables of runs, requests and revoked tokens bounded."""

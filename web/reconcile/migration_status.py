@@ -50,7 +50,8 @@ def is_released(migration) -> bool:
     if migration.kind == LIVE:
         # Its guest never stopped running at the source, so it runs nowhere else; or it was never sent.
         source = migration.observed_source
-        return bool(source.get("running")) or ("state" not in source and not source.get("fenced"))
+        never_sent = not (source.get("sent") or source.get("fenced") or "state" in source)
+        return bool(source.get("running")) or never_sent
     # The destination starts a cold guest in `resized`, not before: nothing of it runs there unless that was reverted.
     return migration.outcome != "reverted"
 
@@ -104,8 +105,9 @@ def _follow_live(migration, source: dict, dest: dict, deleted: bool):
     if migration.phase == "preparing":
         if deleted or migration.abort_wanted:
             return "undoing", "cancelled", migration.error
-        if dest.get("fenced"):
-            return "undoing", "failed", "the destination was fenced"
+        for name, side in (("source", source), ("destination", dest)):
+            if side.get("fenced"):
+                return "undoing", "failed", f"the {name} was fenced"
         if dest.get("state") == "failed":
             return "undoing", "failed", dest.get("error")
         return ("sending", None, None) if dest.get("state") == "ready" else None

@@ -27,12 +27,13 @@ from ..models import (
     touch,
 )
 from ..models.reach import touch_port
+from ..moves import follow_closed_targets
+from ..router_legs import sync_router_legs
 from .observe_attachments import end_attachments, store_attachments
 from .observe_migrations import (
     apply_move_deadlines,
     is_gone_elsewhere,
     read_other_hosts,
-    store_closed_exports,
     store_moves,
 )
 from .observe_volumes import store_volumes
@@ -103,6 +104,8 @@ def _store_observed(session: Session, settings, host: Host, held: set[str], docu
         server.id: server
         for server in session.scalars(select(Server).where(Server.id.in_([s["id"] for s in document["servers"]])))
     }
+    leaving = [server["id"] for server in document["servers"] if server["wanted"] == "absent"]
+    left = set(session.scalars(select(Port.network_id).where(Port.device_id.in_(leaving)))) if leaving else set()
     for wanted in document["servers"]:
         server = rows.get(wanted["id"])
         if server is None or server.host_id != host.id:
@@ -113,6 +116,8 @@ def _store_observed(session: Session, settings, host: Host, held: set[str], docu
             failures.append(min(2 ** (server.observed_failures - 1), MAX_BACKOFF_S))
         if server.gone_at is not None and server.observed_at == host.observed_at:
             failures.append(0)  # what it used (bridges, chains) can go in the next run
+    if left:
+        sync_router_legs(session, settings, left)
     _store_network(session, host, observed)
     store_attachments(session, host, document, result)
     volumes_wait_s = store_volumes(session, host, document, result)
@@ -121,7 +126,7 @@ def _store_observed(session: Session, settings, host: Host, held: set[str], docu
     moves_wait_s = store_moves(session, settings, host, held, document, result)
     if moves_wait_s is not None:
         failures.append(moves_wait_s)
-    store_closed_exports(session, settings)
+    follow_closed_targets(session, settings)
     _store_gone_elsewhere(session, host, document)
     return min(failures)
 

@@ -1,8 +1,8 @@
 """What a run saw of servers that move, into the rows of their migrations: the only writer of `observed_source` and
 `observed_dest`, but for fencing (`web/moves.py`).
 
-Each is one look at one host: {phase, at, state, error, progress, running, failures, address, port, name, fenced}. A
-look by a document that is older than the phase is not stored: it says nothing of it. What follows from both is
+Each is one look at one host: {phase, at, state, error, progress, running, failures, address, port, name, fenced,
+sent}. A look by a document that is older than the phase is not stored: it says nothing of it. What follows from both is
 `migration_status.py`'s answer, entered by `web/moves.py` within the run's own transaction. Next room: `observe.py`.
 """
 
@@ -14,8 +14,8 @@ from datetime import timedelta
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from ..models import Host, Migration, Server, VolumeAttachment, now, touch
-from ..moves import follow, read_generation, read_open_of_host, refresh_move
+from ..models import Host, Migration, Server, now, touch
+from ..moves import enter_phase, follow, read_generation, read_open_of_host, refresh_move
 from .migration_status import EVACUATION, LIVE, UNDER_WAY, is_same_host
 from .status import has_converged
 
@@ -43,8 +43,7 @@ def build_look(migration, side: str, wanted: dict, seen: dict | None, report: di
     """
     before = migration.observed_source if side == "source" else migration.observed_dest
     look: dict = {"phase": migration.phase, "running": _runs(seen)}
-    if before.get("fenced"):
-        look["fenced"] = True
+    look |= {name: True for name in ("fenced", "sent") if before.get(name)}
     if wanted["wanted"] == "absent":
         gone = seen is None and outcome["ok"]
         return {**look, "state": "gone" if gone else "leaving", "error": outcome["error"]}
@@ -95,6 +94,8 @@ def store_moves(session: Session, settings, host: Host, held: set[str], document
                 waits.append(min(2 ** (look["failures"] - 1), MAX_BACKOFF_S))
         if not follow(session, settings, migration, server):
             refresh_move(session, server)
+        if migration.unattended and migration.phase == "resized" and server.vm_state == "resized":
+            enter_phase(session, settings, migration, server, "cleaning", "confirmed")
     return min(waits) if waits else None
 
 
@@ -139,19 +140,6 @@ def _call_off(session: Session, migration: Migration, error: str | None) -> None
         migration.abort_wanted, migration.error = True, error
         migration.updated_at = now()
         touch(session, migration.source_host_id)
-
-
-def store_closed_exports(session: Session, settings) -> None:
-    """Evacuations whose guests' volumes are open to the new host alone go on: nothing else writes to them any more."""
-    waiting = select(Migration).where(Migration.kind == EVACUATION, Migration.phase == "preparing")
-    for migration in session.scalars(waiting.order_by(Migration.id)).all():
-        attachments = session.scalars(
-            select(VolumeAttachment).where(VolumeAttachment.server_id == migration.server_id)
-        ).all()
-        if all(one.deleted_at is None and one.observed_export is not None for one in attachments):
-            migration.observed_source = {**migration.observed_source, "state": "closed"}
-            server = session.scalar(select(Server).where(Server.id == migration.server_id))
-            follow(session, settings, migration, server)
 
 
 def apply_move_deadlines(session: Session, settings, host: Host, held: set[str]) -> None:

@@ -103,6 +103,8 @@ def _end(session: Session, attachment: VolumeAttachment, volume: Volume) -> None
         server = session.scalar(select(Server).where(Server.id == attachment.server_id))
     session.delete(attachment)
     session.flush()
+    if attachment.replaced:
+        _touch_guest_host(session, attachment)  # what waited for its target to be closed may run
     volume.updated_at = now()
     if attachment.delete_with_server and (server is None or server.gone_at is not None):
         request_volume_deletion(session, volume)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,25 @@ import ansible_runner
 import yaml
 
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
+
+# What ansible-core 2.19 puts before ssh's own words, and in place of a traceback that it does not show.
+SSH_MARK = re.compile(r"this host can be reached over ssh|Failed to connect to the host via ssh")
+NO_TRACEBACK = "(traceback unavailable)"
+SSH_REASONS = (
+    (
+        "IDENTIFICATION HAS CHANGED",
+        "it shows another host key than the one that was collected from it. If it was installed anew, prepare it again"
+        " (`kumo host prepare`); if not, somebody else answers at its address",
+    ),
+    (
+        "Host key verification failed",
+        "its host key is not known here; prepare it (`kumo host prepare`), which collects the key",
+    ),
+    (
+        "Permission denied",
+        "it does not let the control plane's key in (Permission denied); prepare it again (`kumo host prepare`)",
+    ),
+)
 
 
 class UnsafeText(str):
@@ -153,6 +173,23 @@ def run_host(
     return _read_outcome(runner.status, runner.rc, events, printed)
 
 
+def is_about_ssh(message: str) -> bool:
+    """Whether a task failed because its host could not be reached over ssh."""
+    return bool(SSH_MARK.search(message))
+
+
+def build_sentence(message: str) -> str:
+    """What Ansible says of a failed task, on one line; what ssh prints around its reason is left out."""
+    if not is_about_ssh(message):
+        return message
+    reason = SSH_MARK.split(message, maxsplit=1)[1].lstrip(" :.")
+    for mark, sentence in SSH_REASONS:
+        if mark in reason:
+            return f"cannot be reached over ssh: {sentence}"
+    lines = [line.strip() for line in reason.splitlines() if line.strip() and not line.startswith("@")]
+    return f"cannot be reached over ssh: {' '.join(lines)[-500:]}"
+
+
 def _read_outcome(status: str, rc: int | None, events: list[dict], printed: str) -> Outcome:
     outcome = Outcome(ok=False)
     for event in events:
@@ -167,9 +204,9 @@ def _read_outcome(status: str, rc: int | None, events: list[dict], printed: str)
             outcome.result = answer
             outcome.ok = True
         elif kind != "runner_on_ok":
-            outcome.error = str(answer.get("msg") or f"{data.get('task')}: {state}")
+            outcome.error = build_sentence(str(answer.get("msg") or f"{data.get('task')}: {state}"))
             module_error = answer.get("module_stderr") or answer.get("exception")
-            if module_error:
+            if module_error and module_error != NO_TRACEBACK and not is_about_ssh(str(answer.get("msg"))):
                 outcome.error += f": {str(module_error)[-1000:]}"
     if not outcome.ok and outcome.error is None:
         if status == "timeout":

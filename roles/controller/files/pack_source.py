@@ -3,8 +3,8 @@
 
     pack_source.py PROJECT OUTPUT [NAME ...]
 
-What is named, by default what services need and nothing else: no tests, no history, nothing that Python or an editor left.
-Owners, modes and times are made uniform. Next room: install_source.sh, which unpacks it.
+What is named, by default what services need and nothing else: no tests, no history; and nothing that Python or
+an editor left. Owners, modes and times are made uniform. Next room: install_source.sh, which unpacks it.
 """
 
 import hashlib

@@ -1,5 +1,6 @@
 """What docs/storage-backends.md asks of any backend: data, moments, interruptions, room, several at once."""
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -169,12 +170,7 @@ def test_a_run_that_is_killed_is_taken_up(storage, tmp_path, delay):
     rows = [build_volume(), build_volume(source={"volume": base["id"]}, size_gb=2), {**base, "size_gb": 2}]
     document = storage(volumes=by_id(*rows), snapshots=[snapshot])
 
-    child = multiprocessing.get_context("fork").Process(target=_run_alone, args=(document,))
-    child.start()
-    child.join(delay)
-    if child.is_alive():
-        os.killpg(child.pid, signal.SIGKILL)
-    child.join()
+    _run_and_kill(document, delay)
     result = check_all(apply(document))
     assert {one["state"] for one in result["observed"]["volumes"].values()} == {"available"}
     assert result["observed"]["snapshots"][snapshot["id"]]["state"] == "available"
@@ -187,19 +183,22 @@ def test_a_run_that_is_killed_is_taken_up(storage, tmp_path, delay):
 
     gone = [{**row, "wanted": "absent"} for row in rows]
     document = storage(volumes=by_id(*gone), snapshots=[{**snapshot, "wanted": "absent"}])
-    child = multiprocessing.get_context("fork").Process(target=_run_alone, args=(document,))
-    child.start()
-    child.join(delay)
-    if child.is_alive():
-        os.killpg(child.pid, signal.SIGKILL)
-    child.join()
+    _run_and_kill(document, delay)
     check_all(apply(document))
     assert read_contents(storage())["objects"] == {}
 
 
-def _run_alone(document: dict) -> None:
-    os.setpgid(0, 0)
-    core.run_sections(document)
+def _run_and_kill(document: dict, delay: float) -> None:
+    child = multiprocessing.get_context("fork").Process(target=core.run_sections, args=(document,))
+    child.start()
+    os.setpgid(child.pid, child.pid)
+    child.join(delay)
+    if child.is_alive():
+        os.killpg(child.pid, signal.SIGKILL)
+    child.join()
+    # A task that was being started holds the lock until it has closed what it inherited.
+    with open(Path(document["settings"]["state_dir"], "lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 @pytest.mark.parametrize("kind", ["blank", "copy"])
@@ -222,10 +221,11 @@ def test_what_was_begun_and_left_is_made_anew_or_discarded(storage, kind):
 def test_each_step_may_be_repeated(storage):
     backend = volumes.BACKENDS[storage()["settings"]["storage"]["backend"]]
     settings = volumes.parse_storage(storage())
-    volume, snapshot, clone = build_id(), build_id(), build_id()
+    volume, another, snapshot, clone = (build_id() for _ in range(4))
     for _ in range(2):
         backend.apply_begin(settings, volume, GIB)
     backend.apply_finish(settings, "volume", volume)
+    backend.apply_create(settings, another, GIB)
     for _ in range(2):
         backend.apply_extend(settings, volume, 2 * GIB)
     if backend.apply_snapshot(settings, snapshot, volume):
@@ -233,7 +233,7 @@ def test_each_step_may_be_repeated(storage):
         backend.apply_clone(settings, clone, "snapshot", snapshot, 2 * GIB)
     assert read_contents(storage())["objects"][volume] == {"kind": "volume", "size": 2 * GIB}
     for _ in range(2):
-        for object_id in (clone, snapshot, volume):
+        for object_id in (clone, snapshot, another, volume):
             backend.apply_delete(settings, object_id)
     contents = read_contents(storage())
     assert (contents["objects"], contents["unfinished"]) == ({}, set())

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from ...errors import BadRequest, OverQuota
+from ...errors import BadRequest, Conflict, OverQuota
 from ...fields import BOOL, field, nullable, one_of, since, text, until
 from ...http import Context
 from ...models import Flavor, Host, Image, Migration, Server, finish_actions, read_limit
 from ...move_scheduler import Wish, choose_destination, describe
-from ...moves import enter_phase, read_open_of_server, start_move
+from ...moves import enter_phase, read_open_of_server, start_move, store_fencing
 from ...policy import ADMIN, MEMBER, rule
 from ...routes import Route
 from ...scheduler import NoValidHost
@@ -86,7 +86,6 @@ def begin_move(
     ctx: Context, server: Server, kind: str, dest: str | None, error: str | None = None, **flavor
 ) -> Migration:
     """The move's row, claimed and told; or with ``error`` the row of one that failed before it began."""
-    server.fault_code = server.fault_message = server.fault_details = server.fault_at = None
     migration = start_move(
         ctx.session,
         ctx.settings,
@@ -201,9 +200,15 @@ def revert_resize(ctx: Context, server_id: str) -> None:
     """The server is as it was, with the disk of then, once nothing of it runs on the other host."""
     server = find_server_to_move(ctx, server_id, "revert_resize", quota=True)
     migration = _find_resized(ctx, server)
+    source = ctx.session.get(Host, migration.source_host_id)
+    if source.forced_down:
+        raise Conflict(f"Instance {server.id} cannot be reverted: the host it came from, {source.name}, is down.")
     record_action(ctx, server, "revertResize")
     begin_operation(ctx, server, "revert of the resize")
     enter_phase(ctx.session, ctx.settings, migration, server, "undoing", "reverted", request_id=ctx.request_id)
+    dest = ctx.session.get(Host, migration.dest_host_id)
+    if dest.forced_down and dest.id != source.id:
+        store_fencing(ctx.session, ctx.settings, dest, ctx.request_id)
 
 
 PATH = "/servers/{server_id}/action"

@@ -43,6 +43,7 @@ from ...moves import follow_deletion
 from ...paging import Page, read_page
 from ...policy import MEMBER, READER, rule
 from ...reconcile.status import refresh_status
+from ...router_legs import sync_router_legs
 from ...routes import Reply, Route
 from ...scheduler import NoValidHost
 from .block_devices import read_block_devices, store_volumes
@@ -209,6 +210,7 @@ def create(ctx: Context) -> Reply | dict:
         if server.host_id is not None:
             store_volumes(ctx, server, devices.volumes)
         servers.append(server)
+    sync_router_legs(ctx.session, ctx.settings, wanted, request_id=ctx.request_id)
     if body.get("return_reservation_id"):
         return Reply({"reservation_id": reservation_id}, 202)
     first = servers[0]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
+from ...capacity import read_hosts
 from ...errors import BadRequest, NotFound
 from ...fields import BOOL, field, one_of, since, text
 from ...http import Context
-from ...models import Host, now
+from ...models import Host, now, touch
+from ...moves import fence_host
 from ...policy import ADMIN, rule
 from ...routes import Route
 from ...scheduler import is_up
@@ -41,7 +43,8 @@ def index(ctx: Context) -> list[Host]:
 
 
 def _find(ctx: Context, **wanted) -> Host:
-    host = ctx.session.scalar(select(Host).filter_by(**wanted).with_for_update())
+    read_hosts(ctx.session)  # what moves from or to it may be decided anew
+    host = ctx.session.scalar(select(Host).filter_by(**wanted))
     if host is None or "hypervisor" not in host.roles:
         raise NotFound(f"Service {next(iter(wanted.values()))} not found.")
     return host
@@ -59,8 +62,17 @@ def update(ctx: Context, service_id: str) -> Host:
         host.enabled = body["status"] == "enabled"
         host.disabled_reason = body.get("disabled_reason")
     if "forced_down" in body:
-        host.forced_down = body["forced_down"]
+        _force_down(ctx, host, body["forced_down"])
     return host
+
+
+def _force_down(ctx: Context, host: Host, down: bool) -> None:
+    """Down by an admin's word is fenced: its guests may be evacuated, and what it says of a run before is not heard."""
+    if down:
+        fence_host(ctx.session, ctx.settings, host, ctx.request_id)
+    elif host.forced_down:
+        host.forced_down = False
+        touch(ctx.session, host.id, ctx.request_id)
 
 
 def _find_named(ctx: Context) -> Host:
@@ -83,7 +95,7 @@ def disable(ctx: Context) -> dict:
 
 def force_down(ctx: Context) -> dict:
     host = _find_named(ctx)
-    host.forced_down = ctx.body.get("forced_down", True)
+    _force_down(ctx, host, ctx.body.get("forced_down", True))
     return {**ctx.body, "forced_down": host.forced_down}
 
 

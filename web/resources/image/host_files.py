@@ -33,7 +33,12 @@ def show_host_file(ctx: Context, host_id: str, image_id: str) -> Reply:
     with ctx.database.read() as session:
         image = session.get(Image, image_id)
         known = session.get(Host, host_id) is not None and image is not None
-        if not known or image.status not in ("active", "deactivated") or not is_needed(session, host_id, image_id):
+        # Of a deleted image the bytes are there for as long as a guest may need them (image_cleanup.py).
+        if (
+            not known
+            or image.status not in ("active", "deactivated", "deleted")
+            or not is_needed(session, host_id, image_id)
+        ):
             raise missing
     try:
         download = Download(ctx.settings.image.store_dir, image_id)

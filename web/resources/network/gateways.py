@@ -13,8 +13,9 @@ from ...errors import BadRequest, Conflict
 from ...fields import BOOL, IP, UUID, items, mapping, nullable
 from ...http import Context
 from ...models import Address, FloatingIP, Network, Port, Router, Subnet
-from ...models.networks import ROUTER_GATEWAY, ROUTER_INTERFACE
+from ...models.networks import ROUTER_GATEWAY, ROUTER_HOST_GATEWAY, ROUTER_INTERFACE
 from ...models.reach import touch_port
+from ...router_legs import sync_router_legs
 from .ranges import overlaps
 from .rows import find_row
 
@@ -30,7 +31,7 @@ GATEWAY = nullable(
 
 
 def read_gateway_port(session: Session, router_id: str) -> Port | None:
-    """The router's port on its external network."""
+    """The router's port on its external network that users see (other hosts' are `router_legs.py`'s)."""
     return session.scalar(select(Port).where(Port.device_id == router_id, Port.device_owner == ROUTER_GATEWAY))
 
 
@@ -98,6 +99,7 @@ def apply_gateway(ctx: Context, router: Router, wanted: dict | None) -> None:
             request_id=ctx.request_id,
         )
         router.gateway_network_id = network.id
+        sync_router_legs(ctx.session, ctx.settings, (), (router.id,), ctx.request_id)
     elif fixed_ips is not None:
         allocate_addresses(ctx.session, port, fixed_ips)
         touch_port(ctx.session, port, ctx.request_id)
@@ -117,7 +119,9 @@ def _remove_gateway(ctx: Context, router: Router, port: Port) -> None:
             f"{port.network_id} is required by one or more floating IPs.",
             kind="RouterExternalGatewayInUseByFloatingIp",
         )
-    release_port(ctx.session, port, ctx.request_id)
+    further = select(Port).where(Port.device_id == router.id, Port.device_owner == ROUTER_HOST_GATEWAY)
+    for one in [*ctx.session.scalars(further.order_by(Port.id)), port]:
+        release_port(ctx.session, one, ctx.request_id)
     router.gateway_network_id = None
 
 

@@ -13,7 +13,7 @@ from ...errors import BadRequest
 from ...fields import BOOL, field, nullable, one_of, text, whole
 from ...http import Context
 from ...models import Network, Port, Subnet
-from ...models.networks import DHCP
+from ...models.networks import DHCP, FLOATING_IP, GATEWAYS
 from ...models.reach import touch_network
 from ...paging import Page
 from ...policy import ADMIN, MEMBER, READER, rule
@@ -141,9 +141,7 @@ def update(ctx: Context, network_id: str) -> Network:
 
 
 def _check_unused_outside(ctx: Context, network: Network) -> None:
-    used = select(Port.id).where(
-        Port.network_id == network.id, Port.device_owner.in_(("network:router_gateway", "network:floatingip"))
-    )
+    used = select(Port.id).where(Port.network_id == network.id, Port.device_owner.in_((*GATEWAYS, FLOATING_IP)))
     if ctx.session.scalar(used.limit(1)):
         refuse_in_use(
             f"External network {network.id} cannot be updated to be made non-external, since it has existing "

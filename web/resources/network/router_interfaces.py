@@ -18,6 +18,7 @@ from ...models import FloatingIP, Network, Port, Router, Subnet
 from ...models.networks import ROUTER_INTERFACE
 from ...models.reach import touch_port, touch_router
 from ...policy import MEMBER, rule
+from ...router_legs import sync_router_legs
 from ...routes import Reply, Route
 from .gateways import check_no_overlap, read_interface_subnets
 from .rows import find_own, find_row, lock
@@ -38,7 +39,7 @@ def add(ctx: Context, router_id: str) -> Reply:
         both = "Cannot specify both subnet-id and port-id"
         raise _bad(both if subnet_id else "Either subnet_id or port_id must be specified")
     port = _add_port(ctx, router, port_id) if port_id else _add_subnet(ctx, router, subnet_id)
-    ctx.session.flush()
+    sync_router_legs(ctx.session, ctx.settings, (port.network_id,), (router.id,), ctx.request_id)
     touch_router(ctx.session, router.id, ctx.request_id)
     return _answer(router, port, [one.subnet_id for one in port.addresses])
 
@@ -121,7 +122,9 @@ def remove(ctx: Context, router_id: str) -> Reply:
         _check_unneeded(ctx, router, subnet)
     answer = _answer(router, port, [subnet.id for subnet in subnets])
     touch_router(ctx.session, router.id, ctx.request_id)
+    network_id = port.network_id
     release_port(ctx.session, port, ctx.request_id)
+    sync_router_legs(ctx.session, ctx.settings, (network_id,), (router.id,), ctx.request_id)
     return answer
 
 

@@ -15,7 +15,7 @@ from ...errors import Conflict
 from ...fields import BOOL, CIDR, IP, NULL, UUID, field, items, mapping, nullable, one_of, whole
 from ...http import Context
 from ...models import Address, Network, Port, Subnet
-from ...models.networks import COMPUTE, DHCP, ROUTER_GATEWAY, ROUTER_INTERFACE
+from ...models.networks import COMPUTE, DHCP, GATEWAYS, ROUTER_INTERFACE
 from ...models.reach import touch_network
 from ...paging import Page
 from ...policy import MEMBER, READER, rule
@@ -153,7 +153,7 @@ def create(ctx: Context) -> Subnet:
 
 def _add_formed_addresses(ctx: Context, subnet: Subnet) -> None:
     ports = select(Port).where(
-        Port.network_id == subnet.network_id, Port.device_owner.not_in((ROUTER_INTERFACE, ROUTER_GATEWAY))
+        Port.network_id == subnet.network_id, Port.device_owner.not_in((ROUTER_INTERFACE, *GATEWAYS))
     )
     for port in ctx.session.scalars(ports):
         if not port.device_owner.startswith("network:"):
@@ -244,7 +244,7 @@ def delete(ctx: Context, subnet_id: str) -> None:
         select(Port, Address).join(Address, Address.port_id == Port.id).where(Address.subnet_id == subnet.id)
     ).all()
     for port, _ in held:
-        routing = port.device_owner in (ROUTER_INTERFACE, ROUTER_GATEWAY)
+        routing = port.device_owner in (ROUTER_INTERFACE, *GATEWAYS)
         if port.device_owner != DHCP and (routing or not formed):
             refuse_in_use(
                 f"Unable to complete operation on subnet {subnet.id}: One or more ports have an IP allocation from "
