@@ -23,6 +23,7 @@ from cloud_lab import GUEST_IMAGE, ROOT, CloudLab, wait_for
 STATE = "/var/lib/kumo-moves-test"
 CODE = "/opt/kumo-moves-test"
 NETWORK, SUBNET, GROUP, IMAGE = (f"6d6f7665-0000-4000-8000-00000000000{n}" for n in range(1, 5))
+METADATA = "kumo-moves-metadata"
 BRIDGE, PINGER = "kbr6d6f7665000", "kumo-moves-ping"
 ADDRESS, PINGS_FROM = "10.78.0.5", "10.78.0.200"
 RUN = (
@@ -69,6 +70,9 @@ class MovesLab:
         for host in (self.here, self.there, self.storage):
             unpack = f"rm -rf {CODE} && mkdir -p {CODE} && base64 -d | tar -xz -C {CODE}"
             self.root(host, unpack, input=text)
+        for host in (self.here, self.there):
+            daemon = f"/usr/bin/python3 /usr/local/lib/kumo/kumo_metadata.py --state-dir {STATE}"
+            self.root(host, f"systemctl is-active -q {METADATA} || systemd-run -q --unit {METADATA} {daemon}")
 
     def build_document(self, host: str, rows: list[dict], volumes=()) -> dict:
         """The whole document of a host with these servers (or, on the storage host, volumes)."""
@@ -92,8 +96,8 @@ class MovesLab:
              "port_max": None, "remote_cidr": "0.0.0.0/0", "remote_group": None}
             for n, way in enumerate(("ingress", "egress"))
         ]  # fmt: skip
-        # One DHCP server for both hosts: addresses of guests are not what is tried here.
-        serves = host == self.here
+        # Each host serves its own guest, at an address of its own: the gateway that both share is not tried here.
+        serves_at = "10.78.0.2" if host == self.here else "10.78.0.3"
         return {
             **document,
             "settings": {**settings, "tunnel_address": self.address(host)},
@@ -104,8 +108,8 @@ class MovesLab:
                     "type": "vxlan", "id": 4001, "local": self.address(host), "peers": [self.address(other)]
                 },
                 "subnets": [{
-                    "id": SUBNET, "ip_version": 4, "cidr": "10.78.0.0/24", "gateway_ip": None, "dhcp": serves,
-                    "dhcp_address": "10.78.0.2" if serves else None, "dns_nameservers": [], "host_routes": [],
+                    "id": SUBNET, "ip_version": 4, "cidr": "10.78.0.0/24", "gateway_ip": None, "dhcp": True,
+                    "dhcp_address": serves_at, "dns_nameservers": [], "host_routes": [],
                     "ipv6_mode": None,
                 }],
                 "reservations": [
@@ -173,9 +177,11 @@ class MovesLab:
         self.wait_for_login()
 
     def wait_for_login(self, seconds: float = 240) -> None:
-        wait_for("a login", lambda: self.guest("echo ready", code=None).strip() == "ready", seconds, pause=1)
+        wait_for(
+            "a login", lambda: self.guest("echo ready", code=None, timeout=30).strip() == "ready", seconds, pause=1
+        )
 
-    def guest(self, command: str, code: int | None = 0, timeout: float = 60) -> str:
+    def guest(self, command: str, code: int | None = 0, timeout: float = 180) -> str:
         """What a command prints in the guest, by ssh from the pinger."""
         hop = shlex.join([*self.lab.ssh(self.here), f"sudo -n ip netns exec {PINGER} busybox nc {ADDRESS} 22"])
         try:
@@ -228,7 +234,7 @@ class MovesLab:
     def clean(self) -> None:
         """No guest, volume, network, process or file of these tests is left on any host."""
         for host in (self.here, self.there):
-            self.root(host, f"ip netns del {PINGER} 2>/dev/null || true")
+            self.root(host, f"ip netns del {PINGER} 2>/dev/null || true; systemctl stop {METADATA}")
             names = self.root(host, f"ls {STATE}/servers 2>/dev/null || true").split()
             self.settle(host, *({"id": name, "project_id": "p", "wanted": "absent"} for name in names))
             empty = {**self.build_document(host, []), "networks": [], "security_groups": [], "images": []}
