@@ -13,7 +13,7 @@ def read_row(lab, host: str) -> dict:
     head, *lines = lab.kumo("host list").splitlines()
     line = next(line for line in lines if line.split()[0] == host)
     begins = {name: head.index(name) for name in ("SEEN/WANTED", "SEEN AT", "ERROR")}
-    return {"seen_at": line[begins["SEEN AT"] : begins["ERROR"]].strip(), "error": line[begins["ERROR"] :].strip()}
+    return {"seen_at": line[begins["SEEN AT"] : begins["ERROR"]].strip(), "error": line[begins["ERROR"] :].strip(" -")}
 
 
 def end_shared_connections(lab) -> None:
