@@ -21,6 +21,7 @@ class FakeHost:
         self.down: str | None = None
         self.volumes: dict[str, dict] = {}  # volumes and snapshots, as a storage host has them
         self.copying: set[str] = set()  # ids of volumes that take their time
+        self.snapshot_in_use = False  # of its pool: snapshots and copies are of one moment
         self.documents: list[dict] = []
         self.before = lambda document: None  # called inside the run: what happens meanwhile
         self.peers: list[FakeHost] = []
@@ -62,7 +63,7 @@ class FakeHost:
                 "vcpus": 8,
                 "memory_mb": 16384,
                 "disk_gb": 100,
-                "storage": {"backend": "file", "total_gb": 100, "snapshot_in_use": False},
+                "storage": {"backend": "file", "total_gb": 100, "snapshot_in_use": self.snapshot_in_use},
             },
             "servers": {key: {**row, "console": consoles.get(key)} for key, row in self.state.items()},
             "ports": {port["id"]: {"state": "active"} for port in document["ports"]},

@@ -212,6 +212,20 @@ def test_an_attachment_for_a_host_outside(storage):
     storage.call("GET", path, status=404, version="3.44")
 
 
+def test_a_volume_in_use_is_copied_where_that_is_of_one_moment(storage):
+    volume = storage.create()
+    running = storage.run_meanwhile()
+    body = {"attachment": {"volume_uuid": volume["id"], "connector": CONNECTOR}}
+    made = storage.call("POST", "/attachments", body, version="3.44")["attachment"]
+    running.join()
+    storage.call("POST", f"/attachments/{made['id']}/action", {"os-complete": None}, 204, version="3.44")
+    refused = storage.create(source_volid=volume["id"], status=400)
+    assert "must be available to be copied, is in-use" in refused["badRequest"]["message"]
+    storage.host.snapshot_in_use = True
+    storage.run()
+    assert storage.create(source_volid=volume["id"])["status"] == "available"
+
+
 def test_s14_credentials_are_of_one_attachment(storage):
     volume = storage.create()
     passwords = set()

@@ -12,7 +12,7 @@ from ...paging import Page, read_page
 from ...policy import ADMIN, MEMBER, READER, rule
 from ...routes import Reply, Route
 from ...volume_attachments import check_volume_quota, refresh_snapshot
-from .volume_rows import find_snapshot, find_volume, hold, show_time
+from .volume_rows import find_snapshot, find_volume, hold, read_pool, show_time
 
 NAME = nullable(text(255))
 FIELDS = {
@@ -92,8 +92,7 @@ def _check_volume(ctx: Context, volume: Volume, force: bool) -> None:
         raise BadRequest(
             f"Invalid volume: Volume {volume.id} status must be available, but current status is: {volume.status}."
         )
-    host = ctx.session.get(Host, volume.host_id)
-    pool = ((host.observed or {}).get("host") or {}).get("storage") or {}
+    pool = read_pool(ctx.session.get(Host, volume.host_id))
     if not pool.get("snapshot_in_use"):
         raise BadRequest(
             f"Invalid volume: Volume {volume.id} is in use, and its backend ({pool.get('backend', 'unknown')}) cannot "

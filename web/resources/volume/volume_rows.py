@@ -67,9 +67,15 @@ def read_hosts(ctx: Context, rows) -> dict[str, Host]:
     return {host.id: host for host in ctx.session.scalars(select(Host).where(Host.id.in_(ids)))} if ids else {}
 
 
+def read_pool(host: Host | None) -> dict:
+    """What was last seen of a storage host's pool."""
+    observed = (host.observed or {}) if host is not None else {}
+    return (observed.get("host") or {}).get("storage") or {}
+
+
 def read_backend(host: Host) -> str:
     """The name of a storage host's backend, as last seen."""
-    return (((host.observed or {}).get("host") or {}).get("storage") or {}).get("backend", "file")
+    return read_pool(host).get("backend", "file")
 
 
 def build_pool_name(host: Host | None) -> str | None:

@@ -37,7 +37,7 @@ from ...volume_attachments import (
     refresh_snapshot,
     request_volume_deletion,
 )
-from .volume_rows import build_pool_name, find_snapshot, find_type, find_volume, hold, read_hosts, show_time
+from .volume_rows import build_pool_name, find_snapshot, find_type, find_volume, hold, read_hosts, read_pool, show_time
 
 VOLUME_NAME = nullable(text(255))
 FIELDS = {
@@ -191,8 +191,8 @@ def create(ctx: Context) -> Reply:
         raise BadRequest("Invalid input received: give one of imageRef, snapshot_id and source_volid")
     if snapshot is not None and snapshot.status != "available":
         raise BadRequest(f"Invalid snapshot: Originating snapshot status must be available, is {snapshot.status}")
-    if source is not None and source.status != "available":
-        raise BadRequest(f"Invalid volume: Source volume must be available to be copied, is {source.status}")
+    if source is not None:
+        _check_source(ctx, source)
     size = body.get("size")
     if size is None:
         if snapshot is None and source is None:
@@ -219,6 +219,13 @@ def create(ctx: Context) -> Reply:
         request_id=ctx.request_id,
     )
     return Reply({"volume": view_shown(ctx, read_shown(ctx, [volume])[0])}, 202)
+
+
+def _check_source(ctx: Context, source: Volume) -> None:
+    """A volume may be copied where nobody writes to it, or where its backend takes copies of one moment."""
+    is_clonable = read_pool(ctx.session.get(Host, source.host_id)).get("snapshot_in_use") if source.host_id else False
+    if source.status != "available" and not (source.status == "in-use" and is_clonable):
+        raise BadRequest(f"Invalid volume: Source volume must be available to be copied, is {source.status}")
 
 
 def read_default_type(ctx: Context) -> VolumeType | None:
