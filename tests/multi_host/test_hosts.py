@@ -64,7 +64,7 @@ def test_a_server_on_each_hypervisor(lab, tenant):
 
 
 def test_a_disabled_host_gets_no_new_server(lab, tenant):
-    closed, *others = lab.groups["hypervisors"]
+    closed = lab.groups["hypervisors"][0]
     lab.kumo(f"host disable {closed} --reason 'to be repaired'")
     try:
         row = next(row for row in lab.ask("compute service list --long") if row["Host"] == closed)
@@ -74,7 +74,7 @@ def test_a_disabled_host_gets_no_new_server(lab, tenant):
             wait_for(
                 f"{server} to run", lambda s=server: lab.ask(f"server show {s}")["status"] == "ACTIVE", 240, pause=2
             )
-            assert lab.find_host(server) in others
+            assert lab.find_host(server) != closed
         lab.openstack(f"server delete --wait {' '.join(servers)}")
     finally:
         lab.kumo(f"host enable {closed}")
