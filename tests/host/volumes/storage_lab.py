@@ -15,7 +15,7 @@ from pathlib import Path
 GIB = 1 << 30
 MIB = 1 << 20
 STORAGE = json.loads(os.environ.get("KUMO_TEST_STORAGE", '{"backend": "file"}'))
-PATIENCE_S = 240  # a whole kernel under emulation takes its time
+PATIENCE_S = 400  # a whole kernel under emulation takes its time, on a busy machine a hundredfold
 
 
 def build_id() -> str:
@@ -74,8 +74,9 @@ def build_volume(volume_id: str | None = None, size_gb: int = 1, exports=(), sou
 
 def apply(document: dict) -> dict:
     """Run the document's sections until nothing is under way; the last result."""
-    from ansible.module_utils.kumo import core
+    from ansible.module_utils.kumo import core, volume_backend_lvm
 
+    core.GROUP_DEADLINE_S = volume_backend_lvm.COMMAND_S = PATIENCE_S
     until = time.monotonic() + PATIENCE_S
     while True:
         result = core.run_sections(document)
