@@ -42,6 +42,7 @@ class MovesLab:
         self.generation = int(time.time())
         self.image = self._read_image()
         self._install()
+        self._remove_guests()  # what a run that was killed left
 
     def address(self, host: str) -> str:
         return self.lab.hosts[host].address
@@ -133,7 +134,7 @@ class MovesLab:
         while (result := self.apply(host, *rows, **more))["pending"]:
             assert time.monotonic() < deadline, f"still pending on {host}: {result['observed'].get('moves')}"
             time.sleep(0.5)
-        assert find_faults(result) == {}
+        assert not find_faults(result), f"{host}: {find_faults(result)}"
         return result
 
     def follow(self, host: str, row: dict, *states: str, seconds: float = 240) -> dict:
@@ -141,7 +142,7 @@ class MovesLab:
         deadline = time.monotonic() + seconds
         while True:
             result = self.apply(host, row)
-            assert find_faults(result) == {}
+            assert not find_faults(result), f"{host}: {find_faults(result)}"
             told = result["observed"]["moves"][row["id"]]
             if told["state"] in states:
                 return told
@@ -231,12 +232,17 @@ class MovesLab:
             "password": export["password"], "size_gb": 1,
         }  # fmt: skip
 
-    def clean(self) -> None:
-        """No guest, volume, network, process or file of these tests is left on any host."""
+    def _remove_guests(self) -> None:
         for host in (self.here, self.there):
-            self.root(host, f"ip netns del {PINGER} 2>/dev/null || true; systemctl stop {METADATA}")
+            self.root(host, f"ip netns del {PINGER} 2>/dev/null || true")
             names = self.root(host, f"ls {STATE}/servers 2>/dev/null || true").split()
             self.settle(host, *({"id": name, "project_id": "p", "wanted": "absent"} for name in names))
+
+    def clean(self) -> None:
+        """No guest, volume, network, process or file of these tests is left on any host."""
+        self._remove_guests()
+        for host in (self.here, self.there):
+            self.root(host, f"systemctl stop {METADATA}")
             empty = {**self.build_document(host, []), "networks": [], "security_groups": [], "images": []}
             self.root(host, f"python3 -B -c {shlex.quote(RUN)}", input=json.dumps(empty), timeout=180)
         if hasattr(self, "volume"):
