@@ -290,6 +290,7 @@ def test_a_resize_on_its_own_host_is_kept_confirmed_or_given_back(moves, guest):
         moves.guest("sudo cat /root/later", code=1 if outcome == "restored" else 0)
         names = moves.root(moves.here, f"ls -A {STATE}/servers/{guest['id']}").split()
         assert [name for name in names if "backup" in name] == []
+    guest.update(root_gb=2, memory_mb=160)  # as it is from now on
 
 
 def test_a_guest_that_is_deleted_on_its_way_is_gone_from_both(moves, guest):
