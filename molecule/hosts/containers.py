@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -102,8 +101,16 @@ def create(host: Host, lab: Lab) -> str:
     groups = list_control_groups(lab, host)
     for group in groups:
         group.mkdir(exist_ok=True)
-    enter = "; ".join([*(f"echo $$ >{group}/cgroup.procs" for group in groups), 'exec "$@"'])
-    command = ["/bin/sh", "-ec", enter, "sh", *command]
+    # With --keep-unit it ends with 133 where the container wants to be booted again. Its folder in /run is its own.
+    own_run = "mkdir -p /run/systemd/nspawn; mount -t tmpfs kumo-lab /run/systemd/nspawn"
+    enter = "; ".join(
+        [
+            *(f"echo $$ >{group}/cgroup.procs" for group in groups),
+            own_run,
+            'code=133; while [ $code = 133 ]; do code=0; "$@" || code=$?; done; exit $code',
+        ]
+    )
+    command = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-ec", enter, "sh", *command]
     environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
     with (folder / "console.log").open("wb") as log:
         subprocess.Popen(
@@ -163,7 +170,6 @@ def destroy(host: Host, lab: Lab) -> None:
             run(["umount", point])
     for top in list_control_groups(lab, host):
         remove_control_group(top)
-    shutil.rmtree(Path("/run/systemd/nspawn/propagate", machine_name(lab, host)), ignore_errors=True)
     if lab.host_namespace(host) in list_namespaces():
         destroy_namespace(lab.host_namespace(host))
     if folder.is_dir():
