@@ -1,6 +1,8 @@
 """What only the backend lvm has: a pool that fills, labels that guests write, other people's logical volumes."""
 
+import os
 import subprocess
+from pathlib import Path
 
 from storage_lab import MIB, STORAGE, apply, build_id, build_volume, fill, open_volume, read_contents
 from test_contract import check_all, read_at
@@ -54,14 +56,21 @@ def test_s11_a_pool_that_does_not_zero_is_refused(storage):
 
 
 def test_s05_a_guests_own_lvm_labels_are_not_the_hosts(storage):
-    """A guest makes a volume group of the host's very name on its volume: the host goes on with its own."""
+    """A guest writes the very label of the host's disk on its volume: the host goes on with its own."""
     volume, other = build_volume(), build_volume()
     check_all(apply(storage(volumes=[volume])))
-    path = str(open_volume(storage(), volume["id"]))
-    guest = ["--config", f'devices {{ scan_lvs = 1 global_filter = [ "a|{path}|", "r|.*|" ] }}']
-    lvm("vgcreate", *guest, "--yes", GROUP, path)
+    path = open_volume(storage(), volume["id"])
+    disk = lvm("pvs", "--noheadings", "-o", "pv_name", "-S", f"vg_name={GROUP}").strip()
+    with open(path, "r+b") as stream:
+        stream.write(read_at(Path(disk), 0, MIB))
+        stream.flush()
+        os.fsync(stream.fileno())
     check_all(apply(storage(volumes=[volume, other])))
-    assert path not in lvm("pvs", "--noheadings", "-o", "pv_name")
+    # What the label does where volumes are looked into: LVM finds one disk twice.
+    looked = subprocess.run(
+        ["pvs", "--config", "devices { scan_lvs = 1 }"], capture_output=True, text=True, timeout=120
+    )
+    assert "duplicate" in (looked.stdout + looked.stderr).lower()
     check_all(apply(storage(volumes=[{**volume, "wanted": "absent"}, other])))
 
 
