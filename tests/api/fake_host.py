@@ -156,7 +156,9 @@ class FakeHost:
             return
         if self._report(server, "outgoing", "sending", "sent", progress={"memory_total": 100}) == "sent":
             dest = next(peer for peer in self.peers if key in peer.moves)
-            dest.state[key], dest.disks[key] = self.state.pop(key), self.disks.pop(key)
+            # The last look at the destination may be of the moment before libvirt lets the guest go on there.
+            dest.state[key] = {**self.state.pop(key), "state": "paused", "reason": "migration"}
+            dest.disks[key] = self.disks.pop(key)
 
     def _keep(self, server: dict) -> None:
         key, wanted = server["id"], server["backup"]["wanted"]

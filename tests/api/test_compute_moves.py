@@ -29,6 +29,19 @@ def test_a_live_migration(hosts):
     assert hosts.where(server) == ("b", "ACTIVE", None)
 
 
+def test_a_guest_that_moves_alive_is_never_shown_as_stopped(hosts):
+    server = hosts.boot()
+    hosts.live(server)
+    shown = []
+    for _ in range(20):
+        shown.append(hosts.where(server)[1])
+        if shown[-1] != "MIGRATING":
+            break
+        hosts.turn()
+    assert shown[-1] == "ACTIVE"
+    assert set(shown) == {"MIGRATING", "ACTIVE"}
+
+
 @pytest.mark.parametrize(("power", "end"), [("on", "ACTIVE"), ("off", "SHUTOFF")])
 @pytest.mark.parametrize("answer", ["confirmResize", "revertResize"])
 def test_a_cold_migration(hosts, answer, power, end):
