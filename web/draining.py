@@ -16,9 +16,9 @@ from .capacity import read_hosts
 from .errors import Conflict, Problem
 from .evacuations import check_fenced, check_volumes, start_evacuation
 from .models import Host, Migration, Server, ServerAction, now
+from .models.migrations import COLD, EVACUATION, LIVE
 from .move_scheduler import Wish, choose_destination
 from .moves import start_move
-from .reconcile.migration_status import COLD, EVACUATION, LIVE
 from .reconcile.status import TASK_OF_MOVE, check_allowed
 from .scheduler import NoValidHost, is_up
 

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from .errors import BadRequest, Conflict
 from .models import Host, Migration, Server, Volume, VolumeAttachment, now
+from .models.migrations import EVACUATION
 from .moves import follow_closed_targets, start_move
-from .reconcile.migration_status import EVACUATION
 from .scheduler import is_up
 from .volume_attachments import replace_attachments
 

@@ -14,12 +14,10 @@ from sqlalchemy.orm import Session
 
 from .errors import Conflict
 from .models import Host, Migration, Port, Server, VolumeAttachment, finish_actions, now
+from .models.migrations import EVACUATION, LIVE, UNDER_WAY
 from .models.networks import COMPUTE
 from .models.reach import touch_hosts_and_networks
 from .reconcile.migration_status import (
-    EVACUATION,
-    LIVE,
-    UNDER_WAY,
     choose_home,
     choose_next,
     compute_move,

@@ -18,6 +18,7 @@ from . import (
     disks,
     domain_xml,
     files,
+    following,
     guest_volumes,
     guests,
     host_facts,
@@ -25,6 +26,7 @@ from . import (
     images,
     moves,
     outgoing,
+    routers,
     tasks,
 )
 from .errors import KumoError
@@ -58,6 +60,8 @@ def apply_prepare(document: dict, server: dict) -> None:
     if base:
         kept["disk"] = {name: base[name] for name in ("image", "driver")}
     files.apply_json(directory / "state.json", kept)
+    if server["incoming"]["kind"] == "live":
+        following.apply_watch(document, server, routers.apply_following)
 
 
 def _read_base(document: dict, server: dict) -> dict | None:

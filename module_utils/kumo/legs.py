@@ -119,7 +119,7 @@ def plan_leg(leg: dict, outside: dict, inside: dict) -> dict | None:
     within += [f"addr del {address} dev {leg['inner']}" for address in gone]
     for address in new:
         nodad = " nodad" if ":" in address else ""
-        within.append(f"addr add {address} dev {leg['inner']}{nodad}")
+        within.append(f"addr replace {address} dev {leg['inner']}{nodad}")
     moved = present and (inner["mac"] != leg["mac"] or outer["bridge"] != leg["bridge"])
     if not host and not within:
         return None

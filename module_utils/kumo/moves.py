@@ -7,11 +7,11 @@ another id. Next rooms: ``incoming.py``, ``outgoing.py`` and ``backups.py`` carr
 
 from __future__ import annotations
 
-from . import guest_volumes
+from . import following, guest_volumes
 from .errors import KumoError
 
 SEND, OFFER, RECEIVE, KEEP = "send", "offer", "receive", "keep"
-KINDS = (SEND, OFFER, RECEIVE, KEEP)
+KINDS = (SEND, OFFER, RECEIVE, KEEP, following.ARRIVE)
 OFF = ("shutoff", "crashed", None)
 GIB = 1 << 30
 
@@ -78,6 +78,7 @@ def plan_tasks(row: dict, seen: dict) -> list[tuple]:
         SEND: outgoing.get("kind") == "live",
         OFFER: outgoing.get("kind") == "cold" and seen["state"] in OFF,
         RECEIVE: bool(row.get("incoming")),
+        following.ARRIVE: bool(row.get("incoming")),
         KEEP: (row.get("backup") or {}).get("wanted") == "kept",
     }
     verbs = [

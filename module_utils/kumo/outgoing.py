@@ -15,7 +15,7 @@ import socket
 import time
 from pathlib import Path
 
-from . import guest_volumes, guests, libvirt_connection, moves, names, tasks
+from . import guest_volumes, guests, libvirt_connection, moves, names, routers, tasks
 from .errors import KumoError
 from .libvirt_connection import libvirt
 
@@ -69,6 +69,7 @@ def apply_send(document: dict, server: dict) -> None:
             errors = child.communicate()[1][-ERROR_BYTES:].decode(errors="replace").strip()
         if child.returncode:
             raise KumoError(errors.removeprefix("error: ") or f"virsh migrate ended with {child.returncode}")
+        routers.apply_following(document, server["id"])
 
     tasks.apply_start(document, moves.SEND, server["id"], send)
     tasks.wait(document, moves.SEND, server["id"], time.monotonic() + SEND_WAIT_S)

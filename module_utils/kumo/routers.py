@@ -10,7 +10,7 @@ import ipaddress
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from . import files, iptables, legs, links, namespaces, nat
+from . import files, following, iptables, legs, links, namespaces, nat
 from .core import Action, state_path
 from .errors import KumoError
 from .names import build_inner_veth_name, build_mac, build_namespace_name, build_owner_tag
@@ -35,15 +35,23 @@ def _read_namespace(name: str) -> dict:
 
 
 def read_routers(document: dict) -> dict:
-    """{links: the host's, namespaces: {name: {links, routes, sysctls, chains}}, forget: {router id: [addresses]}}.
+    """{links: the host's, namespaces: {name: {links, routes, sysctls, chains}}, forget, notes, running}.
 
-    ``forget`` is what a run that was cut short still had to remove from connection tracking.
+    ``forget`` {router id: [addresses]} is what a run that was cut short still had to remove from connection tracking;
+    ``notes`` and ``running`` are for addresses that follow a guest (following.py).
     """
     names = sorted(name for name in namespaces.read_namespaces() if name.startswith(PREFIX))
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         inside = dict(zip(names, pool.map(_read_namespace, names), strict=True))
     forget = {row["id"]: files.read_json(_journal(document, row["id"]), []) for row in document["routers"]}
-    return {"links": links.read_links(), "namespaces": inside, "forget": {k: v for k, v in forget.items() if v}}
+    notes = {row["id"]: following.read_note(document, row["id"]) for row in document["routers"]}
+    return {
+        "links": links.read_links(),
+        "namespaces": inside,
+        "forget": {k: v for k, v in forget.items() if v},
+        "notes": {k: v for k, v in notes.items() if v},
+        "running": following.read_running() if following.list_followed(document) else None,
+    }
 
 
 def _journal(document: dict, router_id: str):
@@ -84,12 +92,29 @@ def build_routes(router: dict) -> dict[str, str]:
     return routes
 
 
+def _choose_row(router: dict, observed: dict) -> dict:
+    """The router with the floating addresses that lead from this host now."""
+    inside = observed["namespaces"].get(build_namespace_name("router", router["id"]))
+    pairs = nat.parse_pairs(inside["chains"]["IPv4"]) if inside else {}
+    return following.choose_row(router, observed["running"], pairs)
+
+
+def _plan_note(document: dict, router: dict, observed: dict) -> list[Action]:
+    note = following.build_note(document, router)
+    if note == observed["notes"].get(router["id"]):
+        return []
+    served = sorted(following.list_followed({"routers": [router]}))
+    after = f"floating addresses follow {', '.join(served)}\n" if note else ""
+    return [Action(SECTION, router["id"], "follow", {"follow": note}, "", after)]
+
+
 def plan_routers(document: dict, observed: dict) -> list[Action]:
     """Each router in an order that leaves no moment at which an address answers without its rules."""
     actions = []
     for router in document["routers"]:
         try:
-            actions += _plan_router(document, router, observed)
+            actions += _plan_router(document, _choose_row(router, observed), observed)
+            actions += _plan_note(document, router, observed)
         except (KumoError, ValueError, KeyError) as error:
             sentence = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
             actions.append(Action(SECTION, router["id"], "refuse", {"refuse": sentence}))
@@ -193,6 +218,8 @@ def apply_routers(document: dict, action: Action) -> None:
         apply_made_namespace(args)
     elif "note" in args:
         files.apply_json(_journal(document, action.object_id), args["note"])
+    elif "follow" in args:
+        following.apply_note(document, action.object_id, args["follow"])
     elif "restore" in args:
         iptables.apply_restore(args["restore"], args["family"], args["namespace"])
     elif "leg" in args:
@@ -208,8 +235,18 @@ def apply_routers(document: dict, action: Action) -> None:
     elif "remove" in args:
         namespaces.apply_absence(args["remove"], args["links"], document["settings"]["state_dir"])
         _journal(document, action.object_id).unlink(missing_ok=True)
+        following.apply_note(document, action.object_id, None)
     else:
         links.apply_batch(args["ip"], args["namespace"])
+
+
+def apply_following(document: dict, server_id: str) -> None:
+    """Bring the routers with an address that follows a server to what their notes say now. For a task of its move."""
+    for note in following.read_notes(document, server_id):
+        observed = read_routers(note)
+        for router in note["routers"]:
+            for action in _plan_router(note, _choose_row(router, observed), observed):
+                apply_routers(note, action)
 
 
 def _apply_routes(lines: list[str], namespace: str) -> None:
@@ -258,6 +295,8 @@ def report_routers(document: dict, observed: dict) -> dict:
         for row in router.get("floating_ips") or []:
             address = row["floating_address"]
             leads = pairs.get(address) == row["fixed_address"] and f"{address}/32" in held
+            if row.get("follows") and not leads:
+                continue  # it is where its guest is
             floating[row["id"]] = {"state": "active" if up and enabled and leads else "down"}
         connected = all(ports[i["port"]]["state"] == "active" for i in router.get("interfaces") or [])
         routers[router["id"]] = {"state": "active" if up and enabled and connected else "down"}

@@ -124,6 +124,29 @@ def test_an_event_in_a_phase(hosts, kind, phase, event):
     assert hosts.read_usage() == {host: used}
 
 
+@pytest.mark.parametrize("kind", ["live", "cold", "resize"])
+def test_a_destination_that_is_silent_fails_the_move_before_its_deadline(hosts, kind):
+    """Four runs there have failed: nobody waits ten minutes for it."""
+    server = hosts.boot()
+    hosts.set_host("c", enabled=False)
+    if kind == "resize":
+        hosts.set_host("a", enabled=False)
+    hosts.fakes["b"].down = "libvirtd cannot be reached on this host"
+    REQUESTS[kind](hosts, server)
+    for _ in range(3):
+        hosts.turn()
+    assert hosts.read_move(server).phase == ("preparing" if kind == "live" else "sending")
+    hosts.turn("b")
+    move = hosts.read_move(server)
+    assert move.phase == "undoing"
+    assert move.error == "host b cannot take it: libvirtd cannot be reached on this host"
+    hosts.fakes["b"].down = None
+    let_go(hosts)
+    assert hosts.where(server) == ("a", "ACTIVE", None)
+    assert hosts.read_move(server).status == "error"
+    assert hosts.fakes["b"].disks == {}
+
+
 FAILURES = [
     ("live", "b", "preparing"), ("live", "b", "ready"), ("live", "a", "sending"), ("live", "a", "sent"),
     ("cold", "a", "stopping"), ("cold", "a", "offered"), ("cold", "b", "receiving"), ("cold", "b", "received"),

@@ -295,8 +295,9 @@ def test_a_guest_that_moves(hosts):
         far = {row["port"]: row["tunnel"] for row in near["elsewhere"]}
         assert far[guest[site["near"]]["id"]] is None
         assert near["segmentation"]["peers"] == sorted(set(TUNNELS.values()) - {TUNNELS[name]})
-        found = [row["id"] for router in hosts.document(name)["routers"] for row in router["floating_ips"]]
-        assert found == ([floating["id"]] if name == "two" else [])
+        rows = [row for router in hosts.document(name)["routers"] for row in router["floating_ips"]]
+        follows = [(row["id"], row["follows"]) for row in rows]
+        assert follows == ([] if name == "one" else [(floating["id"], guest["id"])])
     with hosts.cloud.database.write.begin() as session:
         server = session.scalar(select(Server).where(Server.id == guest["id"]))
         enter_phase(
@@ -305,7 +306,8 @@ def test_a_guest_that_moves(hosts):
     assert hosts.legs(site["router"]) == {"one": ROUTER_GATEWAY, "three": ROUTER_HOST_GATEWAY}
     assert [row["tunnel"] for row in hosts.network("one", site["near"])["elsewhere"]] == [TUNNELS["three"]]
     (router,) = hosts.document("three")["routers"]
-    assert [row["id"] for row in router["floating_ips"]] == [floating["id"]]
+    assert [(row["id"], row["follows"]) for row in router["floating_ips"]] == [(floating["id"], None)]
+    assert [row for router in hosts.document("two")["routers"] for row in router["floating_ips"]] == []
 
 
 def test_a_cloud_from_before_gets_its_legs(hosts):

@@ -152,7 +152,8 @@ def build_second_host() -> Rows:
     )
     rows.servers, rows.images, rows.ports, rows.groups, rows.group_addresses = [make_server(33)], [], [], [], {}
     rows.servers[0].host_id, rows.servers[0].image_id = uid(3), None
-    rows.floating_ips = []
+    rows.floating_ips[0].port_id, rows.floating_ips[0].fixed_address = uid(43), "10.0.80.9"
+    rows.following = {uid(43): uid(33)}
     guest = {"device_owner": "compute:nova"}
     rows.ports = [make_port(43, trunk, trunk_subnet, "10.0.80.9", device_id=uid(33), host_id=uid(3), **guest)]
     rows.far_ports = [

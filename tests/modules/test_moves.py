@@ -157,6 +157,7 @@ CASES = {
     "reverted while it was copied": (
         {**RESTORE, **OFF}, {**off("shutdown"), **task("keep")}, {"off_by": "us"}, ["end_task"], "keeping", True
     ),
+    "is here, its addresses' watch is over": ({}, task("arrive"), IN, ["end_task", "settle"], None, False),
     "a tombstone ends its tasks": ({"wanted": "absent"}, {**NOTHING, **task("receive")}, {}, ["remove"], None, False),
     "an address that is none": ({"outgoing": {**LIVE_OUT["outgoing"], "address": "host;id"}}, {}, {}, ["refuse"],
                                 "sending", True),

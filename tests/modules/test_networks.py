@@ -95,7 +95,7 @@ def test_new_network():
         (
             lambda o: o["namespaces"][SPACE][INNER].update(addresses=[ON_LINK]),
             "adjust",
-            f"addr add 10.0.0.1/24 dev {INNER}",
+            f"addr replace 10.0.0.1/24 dev {INNER}",
         ),
         (
             lambda o: o["namespaces"][SPACE][INNER].update(addresses=["10.0.0.1/24", "10.0.0.2/24", ON_LINK]),
@@ -105,7 +105,7 @@ def test_new_network():
         (
             lambda o: o["namespaces"][SPACE][INNER].update(addresses=["10.0.0.1/24"]),
             "adjust",
-            f"addr add {ON_LINK} dev {INNER} nodad",
+            f"addr replace {ON_LINK} dev {INNER} nodad",
         ),
         (
             lambda o: o["namespaces"][SPACE].update(kvi00000000000=build_link()),

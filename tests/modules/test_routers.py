@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from ansible.module_utils.kumo import bridges, legs, names, nat, routers
+from ansible.module_utils.kumo import bridges, following, legs, names, nat, routers
 
 ROUTER = "11111111-1111-4111-8111-111111111111"
 INSIDE, OUTSIDE = "22222222-2222-4222-8222-222222222222", "33333333-3333-4333-8333-333333333333"
@@ -57,7 +57,7 @@ def build_observed(document) -> dict:
     value = "1" if router["enabled"] else "0"
     row = {"links": inside, "routes": routers.build_routes(router), "chains": nat.build_rulesets(router)}
     row["sysctls"] = dict.fromkeys(routers.FORWARDING, value)
-    return {"links": outside, "namespaces": {SPACE: row}, "forget": {}}
+    return {"links": outside, "namespaces": {SPACE: row}, "forget": {}, "notes": {}, "running": None}
 
 
 def list_verbs(document, observed) -> list[str]:
@@ -76,7 +76,7 @@ def test_nothing_to_do(router):
 def test_new_router_has_rules_before_addresses():
     """The namespace, then its rules, then the legs, forwarding and routes last."""
     document = build_document(build_router(floating_ips=[build_floating()]))
-    verbs = list_verbs(document, {"links": {}, "namespaces": {}, "forget": {}})
+    verbs = list_verbs(document, {"links": {}, "namespaces": {}, "forget": {}, "notes": {}, "running": None})
     assert verbs == ["create_namespace", "filter", "filter", "connect", "connect", "forward", "route"]
 
 
@@ -91,6 +91,40 @@ def test_nat_rules():
         "-s 10.0.0.0/24 -m conntrack --ctstate DNAT -j SNAT --to-source 172.24.4.10",
         f"-o {OUT} -j SNAT --to-source 172.24.4.10",
     ]
+
+
+GUEST = "77777777-7777-4777-8777-777777777777"
+
+
+@pytest.mark.parametrize(
+    ("running", "held", "leads"),
+    [({GUEST}, False, True), (set(), True, False), ({GUEST}, True, True), (None, True, True), (None, False, False)],
+)
+def test_an_address_is_where_its_guest_runs(running, held, leads):
+    """On both hosts of a move it leads only from that on which the guest runs; else it stays as it is."""
+    with_it = build_router(floating_ips=[{**build_floating(), "follows": GUEST}])
+    document, without = build_document(with_it), build_document(build_router())
+    observed = {**build_observed(document if held else without), "running": running}
+    observed["notes"] = {ROUTER: following.build_note(document, with_it)}
+    changes = {(True, False): ["note", "filter", "adjust", "forget", "route"], (False, True): ["filter", "adjust"]}
+    verbs = list_verbs(document, observed)
+    assert sorted(verbs) == sorted(changes.get((held, leads), []))
+    assert routers.report_routers(document, observed)["floating_ips"] == (
+        {FLOATING: {"state": "active"}} if held else {}
+    )
+
+
+def test_a_task_knows_what_follows():
+    """What a router's note says is enough to plan it anew; it goes with the last address that follows."""
+    document = build_document(build_router(floating_ips=[{**build_floating(), "follows": GUEST}]))
+    observed = {**build_observed(build_document(build_router())), "running": set()}
+    (action,) = routers.plan_routers(document, observed)
+    assert (action.verb, following.list_followed(action.args["follow"])) == ("follow", {GUEST})
+    note = action.args["follow"]
+    assert list_verbs(note, {**observed, "running": {GUEST}, "notes": {ROUTER: note}}) == ["filter", "adjust"]
+    observed["notes"] = {ROUTER: note}
+    (action,) = routers.plan_routers(build_document(build_router()), observed)
+    assert action.args == {"follow": None}
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_it_moves_alive_with_its_disk_volume_and_addresses(mover):
     wait_for("the floating address", mover.answers, 30)
     print(f"longest silence of the floating address: {lost_s:.2f} s")
     assert lost_s <= 1.0 + PING_EVERY_S
-    rows = mover.lab.ask("--os-compute-api-version 2.59 server migration list --all-projects")
+    rows = mover.lab.ask("--os-compute-api-version 2.59 server migration list")
     names = ("Source Node", "Dest Node", "Status")
     ours = [[row[name] for name in names] for row in rows if row["Server UUID"] == mover.id]
     assert ours == [[mover.one, mover.two, "completed"]]

@@ -159,7 +159,17 @@ ROUTER = _object(
         "external": _or_null(EXTERNAL),
         "routes": _list(ROUTE),
         "floating_ips": _list(
-            _object("A floating address.", {"id": UUID, "port": UUID, "floating_address": TEXT, "fixed_address": TEXT})
+            _object(
+                "A floating address.",
+                {
+                    "id": UUID,
+                    "port": UUID,
+                    "floating_address": TEXT,
+                    "fixed_address": TEXT,
+                    "follows": _said("The server that moves alive: the address is where that runs.", _or_null(UUID)),
+                },
+                optional=("follows",),
+            )
         ),
     },
 )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-LIVE, EVACUATION = "live-migration", "evacuation"
-UNDER_WAY = ("preparing", "sending")
+from ..models.migrations import EVACUATION, LIVE, UNDER_WAY
 
 
 def choose_part(rows, server) -> tuple[str, object | None]:

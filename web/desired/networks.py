@@ -171,6 +171,7 @@ def build_routers(rows: Rows) -> list[dict]:
                         "port": row.port_id,
                         "floating_address": row.address,
                         "fixed_address": row.fixed_address,
+                        "follows": rows.following.get(row.port_id),
                     }
                     for row in rows.floating_ips
                     if row.router_id == router.id and router.gateway_network_id == row.network_id

@@ -27,8 +27,9 @@ from ..models import (
     Volume,
     VolumeAttachment,
 )
+from ..models.migrations import LIVE, UNDER_WAY
 from ..models.networks import COMPUTE, DHCP, GATEWAYS, ROUTER_INTERFACE
-from .moves import UNDER_WAY, choose_part, keeps_ports
+from .moves import choose_part, keeps_ports
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Rows:
     far_ports: list[Port] = field(default_factory=list)  # of guests on other hosts, and of those that move
     far_hosts: dict[str, set[str]] = field(default_factory=dict)  # network id: other hosts that have a port on it
     moving: set[str] = field(default_factory=set)  # ids of servers on their way from one host to another
+    following: dict[str, str] = field(default_factory=dict)  # port id: server id, of those that move alive
     dhcp_ports: list[Port] = field(default_factory=list)
     routers: list[Router] = field(default_factory=list)
     floating_ips: list[FloatingIP] = field(default_factory=list)
@@ -166,11 +168,14 @@ def _read_networks(session: Session, rows: Rows, port_options) -> None:
         session, select(Port).where(Port.device_owner == DHCP, Port.network_id.in_(network_ids)).options(*port_options)
     )
     rows.routers = _sorted(session, select(Router).where(Router.id.in_(router_ids)))
+    on_their_way = {
+        one.server_id for moves in rows.moves.values() for one in moves if one.kind == LIVE and one.phase in UNDER_WAY
+    }
+    rows.following = {port.id: port.device_id for port in rows.ports if port.device_id in on_their_way}
+    here = or_(Port.host_id == rows.host.id, Port.id.in_(list(rows.following)))
     rows.floating_ips = _sorted(
         session,
-        select(FloatingIP)
-        .join(Port, Port.id == FloatingIP.port_id)
-        .where(FloatingIP.router_id.in_(router_ids), Port.host_id == rows.host.id),
+        select(FloatingIP).join(Port, Port.id == FloatingIP.port_id).where(FloatingIP.router_id.in_(router_ids), here),
     )
     _read_far(session, rows, network_ids, port_options)
 

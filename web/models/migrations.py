@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base, new_uuid, now
 
+LIVE, COLD, RESIZE, EVACUATION = KINDS = "live-migration", "migration", "resize", "evacuation"
 UNDER_WAY = ("preparing", "sending")  # phases in which a guest belongs to its source and room is made for it elsewhere
 
 

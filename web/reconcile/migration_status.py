@@ -6,8 +6,8 @@ docs/moving-guests.md. Source of the words users see: Compute API reference, "Se
 
 from __future__ import annotations
 
-LIVE, COLD, RESIZE, EVACUATION = "live-migration", "migration", "resize", "evacuation"
-UNDER_WAY = ("preparing", "sending")
+from ..models.migrations import EVACUATION, LIVE, UNDER_WAY
+
 STATUS = {
     "preparing": {LIVE: "preparing", EVACUATION: "accepted"},
     "sending": {LIVE: "running", EVACUATION: "pre-migrating"},

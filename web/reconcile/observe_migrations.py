@@ -15,11 +15,12 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from ..models import Host, Migration, Server, now, touch
+from ..models.migrations import EVACUATION, LIVE, UNDER_WAY
 from ..moves import enter_phase, follow, read_generation, read_open_of_host, refresh_move
-from .migration_status import EVACUATION, LIVE, UNDER_WAY, is_same_host
+from .migration_status import is_same_host
 from .status import has_converged
 
-TRIES = 4  # of a host with one server, before its move has failed
+TRIES = 4  # of a host, with one server or as a whole, before a move has failed
 MAX_BACKOFF_S = 60
 REPORTED = ("state", "error", "progress", "address", "port", "name")
 OF_THE_MOVE = ("incoming", "outgoing", "backup")
@@ -143,22 +144,35 @@ def _call_off(session: Session, migration: Migration, error: str | None) -> None
 
 
 def apply_move_deadlines(session: Session, settings, host: Host, held: set[str]) -> None:
-    """Moves that did not go on for as long as an operation may take have failed, or are called off."""
+    """Moves that did not go on for as long as an operation may take have failed, or are called off.
+
+    One to a host that cannot be worked on, time after time, fails at once: its guest is well where it is.
+    """
     late = now() - timedelta(seconds=settings.worker.operation_timeout_s)
     for migration in read_open_of_host(session, host.id):
         others = {migration.source_host_id, migration.dest_host_id} - {None}
-        over = migration.kind != EVACUATION and migration.phase in UNDER_WAY and migration.phase_at < late
-        if not over or not others <= held:
+        is_open = migration.kind != EVACUATION and migration.phase in UNDER_WAY
+        silent = _is_silent_destination(migration, host)
+        if not is_open or not others <= held or not (silent or migration.phase_at < late):
             continue
-        error = f"{migration.phase} took longer than its deadline: {_find_reason(session, migration, host)}"
+        if silent:
+            error = f"host {host.name} cannot take it: {host.error}"
+        else:
+            error = f"{migration.phase} took longer than its deadline: {_find_reason(session, migration, host)}"
         if _is_on_its_way(migration):
             _call_off(session, migration, error)
             continue
-        side = "dest" if migration.kind == LIVE or migration.phase == "sending" else "source"
+        side = "dest" if silent or migration.kind == LIVE or migration.phase == "sending" else "source"
         look = {**getattr(migration, f"observed_{side}"), "state": "failed", "error": error}
         setattr(migration, f"observed_{side}", look)
         server = session.scalar(select(Server).where(Server.id == migration.server_id))
         follow(session, settings, migration, server)
+
+
+def _is_silent_destination(migration, host: Host) -> bool:
+    """Whether the guest is to come to a host on which run after run has failed. What is sent may have arrived."""
+    silent = host.failures >= TRIES and host.id == migration.dest_host_id
+    return silent and not is_same_host(migration) and not _is_on_its_way(migration)
 
 
 def _find_reason(session: Session, migration: Migration, host: Host) -> str:

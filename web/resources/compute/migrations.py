@@ -14,6 +14,7 @@ from ...errors import BadRequest
 from ...fields import FALSE, TRUE, field, since
 from ...http import Context
 from ...models import Host, Migration
+from ...models.migrations import KINDS
 from ...paging import Page, read_limit
 from ...policy import ADMIN, rule
 from ...routes import Route
@@ -29,7 +30,6 @@ VIEW_FIELDS = {
     "user_id": field({}, since("2.80")),
     "project_id": field({}, since("2.80")),
 }
-KINDS = ("live-migration", "migration", "resize", "evacuation")
 
 
 def _named(*columns) -> Callable:

@@ -12,6 +12,7 @@ from ...errors import BadRequest, Conflict, NotFound
 from ...fields import field, since
 from ...http import Context
 from ...models import Host, Migration, Server, now, touch
+from ...models.migrations import LIVE
 from ...moves import follow
 from ...policy import ADMIN, rule
 from ...routes import Route
@@ -23,7 +24,6 @@ VIEW_FIELDS = {
     "user_id": field({}, since("2.80")),
     "project_id": field({}, since("2.80")),
 }
-LIVE = "live-migration"
 IN_PROGRESS = ("preparing", "running")
 SIZES = ("memory", "disk")
 
