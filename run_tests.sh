@@ -10,13 +10,13 @@ usage() {
 usage: ./run_tests.sh [TIER ...] [-- PYTEST OPTIONS]
 
   unit      lint, formatting, module and role documentation, pure functions, tables    ~1 minute
-  api       the Flask app and the loop over SQLite and PostgreSQL                      ~6 minutes
-  host      modules against this machine's libvirt, bridges, iptables in namespaces    ~8 minutes
-  e2e       ./stack.sh, unmodified clients and real guests, kills, ./unstack.sh        ~15 minutes
-  hosts     several hosts over ssh: the scenario multi-host of molecule                ~10 minutes
-  molecule  all scenarios of molecule, that one too
+  api       the Flask app and the loop over SQLite and PostgreSQL                      ~9 minutes
+  host      modules against this machine's libvirt, bridges, iptables in namespaces    ~10 minutes
+  hosts     several hosts over ssh: labs, and molecule's two-hypervisors              ~12 minutes
+  e2e       ./stack.sh, unmodified clients and real guests, kills, ./unstack.sh        ~20 minutes
+  molecule  all scenarios of molecule, each in whole                                   ~2 hours
 
-Without a tier the first four are run, as CI does. Root is needed for host, e2e, hosts and molecule. Packages that are missing are
+Without a tier all but the last are run, as CI does. Root is needed for host, hosts, e2e and molecule. Packages that are missing are
 installed (Debian's by apt, Python's into .venv). e2e uses this machine's cloud and takes it away at its end.
 TEXT
 }
@@ -32,7 +32,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ ${#tiers[@]} -gt 0 ] || tiers=(unit api host e2e)
+[ ${#tiers[@]} -gt 0 ] || tiers=(unit api host hosts e2e)
 
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV ANSIBLE_CONFIG OS_CLOUD
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -78,7 +78,7 @@ check() {
 run_pytest() {
     local name=$1
     shift
-    .venv/bin/python -m pytest -q -p no:cacheprovider --junit-xml="$reports/$name.xml" "$@" "${options[@]}"
+    .venv/bin/python -m pytest -q -p no:cacheprovider --durations=15 --durations-min=5 --junit-xml="$reports/$name.xml" "$@" "${options[@]}"
     local code=$?
     # Counted from the report; a run that made none has failed as a whole.
     if [ $code -ne 0 ]; then failed=1; fi
@@ -189,7 +189,7 @@ run_hosts() {
     need_lab hosts
     say "hosts: labs that are made, killed and taken away"
     run_pytest lab tests/lab
-    run_scenario multi-host
+    run_scenario two-hypervisors
 }
 
 run_molecule() {

@@ -77,6 +77,7 @@ OPTIONS = [
     Option("worker", "runs_dir", "str", "", "Run folders (0700); empty: STATE_DIR/runs."),
     Option("worker", "ansible_dir", "str", "", "Where playbooks/, roles/ and library/ are; empty: beside web/."),
     Option("worker", "ansible_playbook", "str", "", "The executable; empty: beside this Python."),
+    Option("worker", "warm", "bool", True, "Fork runs from one ansible-playbook that is kept ready."),
     Option("worker", "sweep_s", "int", 60, "Seconds between looks at a host that nothing asked about."),
     Option("worker", "run_timeout_s", "int", 300, "Seconds after which a run is ended."),
     Option("worker", "lease_s", "int", 30, "Seconds a lease lives without a heartbeat."),

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, make_url, select
+from werkzeug.routing import Rule
 
 from web.app import create_app
 from web.auth import hash_password
 from web.bootstrap import apply_bootstrap
 from web.models import Assignment, Base, Database, Host, Project, Role, User, now
 from web.settings import build_settings
+
+# The API builds no URLs. What werkzeug compiles for that is most of the cost of an app, and each test makes one.
+Rule._compile_builder = lambda self, append_unknown=True: lambda self: None
 
 PASSWORDS = {"admin": "admin-secret", "demo": "demo-secret", "other": "other-secret", "reader": "reader-secret"}
 
@@ -86,7 +91,11 @@ def postgresql_url(worker_id):
     with server.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    yield make_url(given).set(database=name).render_as_string(hide_password=False)
+    url = make_url(given).set(database=name).render_as_string(hide_password=False)
+    database = Database(url)
+    Base.metadata.create_all(database.engine)
+    database.engine.dispose()
+    yield url
     with server.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
     server.dispose()
@@ -102,15 +111,26 @@ def sqlite_template(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def session_database(tmp_path_factory, postgresql_url):
+    """One engine for all tests of this process, which keeps the statements that it has compiled.
+
+    SQLite: of a link to the file of the test that runs, so that nothing which a test left open sees another's.
+    """
+    database = Database(postgresql_url or f"sqlite:///{tmp_path_factory.mktemp('database')}/kumo.db")
+    yield database
+    database.engine.dispose()
+
+
 @pytest.fixture
-def settings(tmp_path, postgresql_url):
+def settings(tmp_path, session_database):
     """Settings of a cloud whose files are below the test's own folder."""
     return build_settings(
         {
             ("kumo", "state_dir"): str(tmp_path / "state"),
             ("kumo", "run_dir"): str(tmp_path / "run"),
             ("kumo", "log_dir"): "",
-            ("database", "url"): postgresql_url or f"sqlite:///{tmp_path}/kumo.db",
+            ("database", "url"): session_database.url,
             ("identity", "key_dir"): str(tmp_path / "keys"),
             ("identity", "password_rounds"): "4",
             ("policy", "file"): str(tmp_path / "policy.yaml"),
@@ -119,16 +139,18 @@ def settings(tmp_path, postgresql_url):
 
 
 @pytest.fixture
-def database(settings, tmp_path, sqlite_template):
+def database(session_database, tmp_path, sqlite_template):
     """A database with every table and no row."""
-    if settings.database.url.startswith("sqlite"):
-        shutil.copyfile(sqlite_template, tmp_path / "kumo.db")
-    database = Database(settings.database.url)
-    if not database.is_sqlite:
-        Base.metadata.create_all(database.engine)
-        names = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    database = session_database
+    if database.is_sqlite:
+        link = Path(database.engine.url.database)
+        link.unlink(missing_ok=True)
+        link.symlink_to(shutil.copyfile(sqlite_template, tmp_path / "kumo.db"))
+    else:
+        # Not TRUNCATE, which makes new files for every table and index: a test leaves few rows in few tables.
+        deletions = [f"DELETE FROM {table.name}" for table in reversed(Base.metadata.sorted_tables)]
         with database.engine.begin() as connection:
-            connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
+            connection.exec_driver_sql(";".join(["SET LOCAL session_replication_role = replica", *deletions]))
     yield database
     database.engine.dispose()
 

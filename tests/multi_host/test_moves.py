@@ -105,6 +105,7 @@ def mover(lab, tenant) -> Mover:
     lab.openstack(f"router delete {made.router}", code=None)
 
 
+@pytest.mark.ci
 def test_it_moves_alive_with_its_disk_volume_and_addresses(mover):
     lost_s = mover.move_live(mover.two)
     assert mover.read_status() == "ACTIVE"

@@ -29,6 +29,7 @@ from ..router_legs import sync_router_legs
 from .lease import build_worker_name, is_dead, renew_leases, take_lease
 from .observe import mark_requests, store_outcome
 from .run import Outcome, prune_folders, run_host, scrub_environment
+from .warming import Warming
 
 LOG = logging.getLogger("kumo.worker")
 LONGEST_WAIT_S = 30.0
@@ -49,6 +50,7 @@ class Worker:
         self.active: dict[str, Future] = {}
         self.pool = ThreadPoolExecutor(settings.worker.parallel_runs, thread_name_prefix="run")
         self.socket: socket.socket | None = None
+        self.warming = Warming(settings)
         self.cleaned_at = -CLEANING_S  # time.monotonic() of the last look for files that nothing needs
 
     # the life of the process
@@ -61,6 +63,7 @@ class Worker:
         self.listen()
         self.recover()
         LOG.info("worker %s serves %s", self.name, self.database.engine.url.render_as_string())
+        self.warming.ensure()
         heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         heartbeat.start()
         while not self.stopping.is_set():
@@ -70,6 +73,8 @@ class Worker:
                 LOG.error("the database does not answer: %s", error)
                 wait_s = DATABASE_WAIT_S
             self._wait(wait_s)
+            self.warming.ensure()
+        self.warming.end()
         self.pool.shutdown(wait=True, cancel_futures=True)
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import ansible_runner
 import yaml
+from ansible_runner.config.runner import RunnerConfig
 
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
 
@@ -144,6 +146,35 @@ def build_environment(settings) -> dict[str, str]:
     }
 
 
+def find_warm_socket(settings) -> str | None:
+    """Where the warm ansible-playbook listens; None where the settings want none, or another than this Python's own."""
+    own = find_playbook_executable(settings) == str(Path(sys.executable).parent / "ansible-playbook")
+    if not own or not settings.worker.warm:
+        return None
+    return str(Path(settings.kumo.run_dir) / "playbook.sock")
+
+
+def build_runner_environment(settings) -> dict[str, str]:
+    """The environment in which ansible_runner starts a run, as far as it is the same for all."""
+    with tempfile.TemporaryDirectory(prefix="kumo-environment-") as folder:
+        config = RunnerConfig(
+            private_data_dir=folder, playbook="-", envvars=build_environment(settings), fact_cache_type="memory"
+        )
+        config.prepare_env()
+        return dict(config.env)
+
+
+def build_start(settings) -> dict:
+    """What ansible_runner is to start: ansible-playbook itself, or what asks the warm one for the same."""
+    playbook = str(Path(settings.worker.ansible_dir) / "playbooks" / "apply_host.yml")
+    warm = find_warm_socket(settings)
+    if warm is None:
+        return {"playbook": playbook}
+    client = str(Path(__file__).with_name("warm_client.py"))
+    words = ["-I", "-S", client, warm, find_playbook_executable(settings), playbook]
+    return {"binary": sys.executable, "cmdline": shlex.join(words)}
+
+
 def run_host(
     settings, host_name: str, connection: dict, document: dict, cancelled: Callable[[], bool] = lambda: False
 ) -> Outcome:
@@ -158,12 +189,13 @@ def run_host(
         runner = ansible_runner.run(
             private_data_dir=str(folder),
             inventory=str(folder / "inventory" / "hosts.yml"),
-            playbook=str(Path(settings.worker.ansible_dir) / "playbooks" / "apply_host.yml"),
+            **build_start(settings),
             envvars=build_environment(settings),
             event_handler=on_event,
             cancel_callback=cancelled,
             timeout=settings.worker.run_timeout_s,
             quiet=True,
+            fact_cache_type="memory",  # runs gather no facts
             settings={"suppress_ansible_output": True, "suppress_env_files": True},
         )
         printed = ""
