@@ -10,7 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+
+from web.reconcile import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = ROOT / "web" / "reconcile" / "warm_client.py"
@@ -147,6 +150,27 @@ def test_who_asks_no_longer_ends_all_of_its_run(server):
     wait_for(lambda: not any(map(is_alive, pids)))
     assert other.communicate(timeout=20)[0] == "unharmed\n"
     assert server.ask("print('next')") == (0, "next\n")
+
+
+def test_what_is_another_accounts_is_left(monkeypatch):
+    """The root helper below sudo: the account kumo may not kill it, and what else there is goes all the same."""
+    killed = []
+
+    class Process:
+        def __init__(self, pid):
+            self.pid = pid
+
+        def children(self, recursive):
+            return [Process(2), Process(3)]
+
+        def kill(self):
+            if self.pid == 2:
+                raise psutil.AccessDenied(self.pid)
+            killed.append(self.pid)
+
+    monkeypatch.setattr(warm.psutil, "Process", Process)
+    warm.end_tree(1)
+    assert killed == [1, 3]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -29,7 +29,7 @@ LONGEST_REQUEST = 1 << 20
 REQUEST_S = 2.0
 # What Ansible reads as it is imported; of the rest each fork takes its request's.
 COMPARED = ("ANSIBLE_", "LC_", "LANG", "HOME")
-# Classes that a play of Kumo's needs, by the loader's name in ansible.plugins.loader; and loaders of which it reads all.
+# What a play of Kumo's needs, by the loader's name in ansible.plugins.loader; and the loaders of which it reads all.
 PLUGINS = {
     "action_loader": ("kumo_host", "normal"),
     "cache_loader": ("memory",),
@@ -195,11 +195,14 @@ def read_request(connection: socket.socket, streams: list[int]) -> dict:
 
 
 def end_tree(pid: int) -> None:
-    """Kill a process and all that descends from it, whatever sessions they made for themselves."""
+    """Kill a process and all that descends from it, whatever sessions they made for themselves.
+
+    What sudo has started is root's, and ends by itself: the root helper, whose request is whole.
+    """
     with contextlib.suppress(psutil.NoSuchProcess):
         top = psutil.Process(pid)
         for process in [top, *top.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 process.kill()
 
 
