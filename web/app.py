@@ -11,8 +11,8 @@ import flask
 from werkzeug.routing import BaseConverter, Rule
 
 from .auth import TokenKeys
-from .errors import NotFound, build_error
-from .http import Pipeline, as_problem
+from .errors import NotFound, as_problem, build_error
+from .http import Pipeline
 from .models import Database
 from .policy import Policy
 from .resources import SERVICES

@@ -21,23 +21,19 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import flask
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
-from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
+from . import dry_run, idempotency
 from . import fields as web_fields
 from .auth import Token, TokenKeys, read_token
 from .errors import (
     BadRequest,
-    Conflict,
-    Gone,
-    NotAcceptable,
     NotAllowed,
     NotFound,
-    Problem,
     TooLarge,
     Unauthorized,
-    Unavailable,
     UnsupportedMedia,
+    as_problem,
     build_error,
 )
 from .models import Database, RequestLog
@@ -70,6 +66,7 @@ class Context:
     session: object = None
     body: dict = field(default_factory=dict)
     outer: dict = field(default_factory=dict)
+    dry_run: bool = False  # the transaction will be rolled back
     stream: object = None
     length: int | None = None
     version: Version | None = None  # for version documents and views that links need; handlers do not look
@@ -195,7 +192,23 @@ class Pipeline:
         if route.stream:
             context.stream, context.length = request.stream, request.content_length
         bodies = self._check_body(route, body, context)
-        return self._run(request, route, params, context, bodies)
+        once = None
+        if method != "GET":
+            context.dry_run = dry_run.is_wanted(request.headers)
+            once = self._read_once(request, route, context, body)
+        return self._run(request, route, params, context, bodies, once)
+
+    def _read_once(self, request, route: Route, context: Context, body) -> tuple[str, str] | None:
+        """(key, digest) of a request that is to be done once; BadRequest where that, or a trial, is not to be had."""
+        key = idempotency.read_key(request.headers)
+        alone = route.stream or not route.transaction or context.token is None
+        if alone and (key or context.dry_run):
+            header = idempotency.HEADER if key else dry_run.HEADER
+            raise BadRequest(f"{request.method} {request.path} cannot be asked for with the header {header}")
+        if key is None or context.dry_run:
+            return None
+        query, version = request.query_string, context.version
+        return key, idempotency.build_digest(request.method, request.path, query, version, body)
 
     def _authenticate(self, request, routes, context: Context) -> None:
         text = request.headers.get("X-Auth-Token", "")
@@ -248,7 +261,7 @@ class Pipeline:
         value = {} if body[name] is None and route.action else body[name]
         return web_fields.check(route.fields, value, context.version, name, route.extra)
 
-    def _run(self, request, route: Route, params: dict, context: Context, bodies) -> flask.Response:
+    def _run(self, request, route: Route, params: dict, context: Context, bodies, once) -> flask.Response:
         if not route.transaction or route.stream:
             context.body = bodies
             result = route.handler(context, **params)
@@ -258,6 +271,9 @@ class Pipeline:
             try:
                 with maker() as session, session.begin():
                     context.session = session
+                    done = idempotency.find_answer(context, *once) if once else None
+                    if done is not None:
+                        return _build_response(request, done)
                     if isinstance(bodies, list):
                         result = []
                         for body in bodies:
@@ -268,9 +284,15 @@ class Pipeline:
                         result = route.handler(context, **params)
                     session.flush()
                     response = self._respond(request, route, context, result, isinstance(bodies, list))
+                    if context.dry_run:
+                        raise dry_run.build_tried(context, response)
+                    if once:
+                        idempotency.store_answer(context, *once, request.method, response)
                     if maker is self.database.write:
                         session.add(build_log(context, request.method, response.status_code))
                 break
+            except dry_run.Tried as tried:
+                return _build_response(request, dry_run.build_reply(self.settings, tried))
             except (IntegrityError, OperationalError) as error:
                 if attempt == TRIES - 1 or (isinstance(error, OperationalError) and error.connection_invalidated):
                     raise
@@ -341,26 +363,6 @@ def _choose_action(routes: Iterable[Route], body: dict) -> Route:
         if route.action == name:
             return route
     raise BadRequest(f"There is no such action: {name}")
-
-
-def as_problem(error: Exception) -> Problem:
-    """The Problem that an exception is to its caller; what is unknown is a 500 without details."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, RequestEntityTooLarge):
-        return TooLarge("The body is larger than this service takes.")
-    if isinstance(error, ClientDisconnected):
-        return BadRequest("The client went away before the body was complete.")
-    if isinstance(error, HTTPException):
-        by_status = {404: NotFound, 405: NotAllowed, 406: NotAcceptable, 410: Gone}
-        return by_status.get(error.code or 400, BadRequest)(error.description or error.name)
-    if isinstance(error, IntegrityError):
-        return Conflict("Another request changed the same objects at the same time; try again.")
-    if isinstance(error, DataError):  # PostgreSQL holds no NUL in a text, and no number beyond its column
-        return BadRequest("A value in the request is none that can be stored: a NUL character, or too large a number.")
-    if isinstance(error, DBAPIError):
-        return Unavailable("The database does not answer; try again.")
-    return Problem("An unexpected error was logged under this request's id.")
 
 
 def _build_response(request, reply: Reply) -> flask.Response:

@@ -44,6 +44,7 @@ OPTIONS = [
     Option("api", "separate_ports", "bool", False, "Serve each service at its usual port instead of one address."),
     Option("api", "workers", "int", 2, "API processes."),
     Option("api", "threads", "int", 8, "Threads of each API process."),
+    Option("api", "idempotency_s", "int", 86400, "Seconds for which answers under an Idempotency-Key are kept."),
     Option("api", "tls_cert", "str", "", "PEM certificate chain; empty: no TLS."),
     Option("api", "tls_key", "str", "", "PEM private key of tls_cert."),
     Option("api", "max_body_bytes", "int", 262144, "Largest JSON body, in bytes."),

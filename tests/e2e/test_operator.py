@@ -50,6 +50,29 @@ def test_from_a_request_id_to_its_run():
     wait_for("ACTIVE", lambda: ask("server show first")["status"] == "ACTIVE", 60)
 
 
+def test_a_dry_run_shows_what_this_host_would_do_and_does_nothing():
+    """By Ansible's check mode, in a second or two; then the same request under a key, twice, makes one server."""
+    cloud = sdk.connect(cloud="kumo-admin")
+    image, network = ask("image show kumo-guest")["id"], ask("network show private")["id"]
+    flavor = ask("flavor show m1.nano")["id"]
+    server = {"name": "tried", "imageRef": image, "flavorRef": flavor, "networks": [{"uuid": network}]}
+    words = {"json": {"server": server}, "microversion": "2.60"}
+    tried = cloud.compute.post("/servers", headers={"Kumo-Dry-Run": "true"}, **words).json()["dry_run"]
+    assert tried["status"] == 202
+    (host,) = tried["hosts"]
+    assert (host["name"], host["error"]) == (HOST, None)
+    number = tried["body"]["server"]["id"]
+    mine = [action["verb"] for action in host["actions"] if action["object_id"] == number]
+    assert "create" in mine
+    assert number in str(host["diff"])
+    assert not list(cloud.compute.servers(all_projects=True, name="tried"))
+    assert number not in subprocess.run(["virsh", "list", "--all"], capture_output=True, text=True, check=True).stdout
+    answers = [cloud.compute.post("/servers", headers={"Idempotency-Key": number}, **words) for _ in range(2)]
+    assert answers[0].json() == answers[1].json()
+    assert [len(list(cloud.compute.servers(all_projects=True, name="tried")))] == [1]
+    cloud.compute.delete_server(answers[0].json()["server"]["id"])
+
+
 def test_plan_shows_drift_and_the_loop_repairs_it():
     chain = next(line.split()[1] for line in read_chains().splitlines() if line.startswith("-A kumo-egress"))
     wait_for("nothing to do", lambda: "changed=0" in kumo(f"plan {HOST}"), 60, 2)

@@ -86,6 +86,23 @@ def test_a_warm_run_is_a_cold_run(settings, warm):
         ]
 
 
+@pytest.mark.parametrize("kept_ready", [True, False])
+def test_check_mode_shows_and_changes_nothing(settings, warm, kept_ready):
+    settings.worker.warm = kept_ready
+    directory = Path(settings.kumo.state_dir, "volumes")
+    storage = {"backend": "file", "directory": str(directory), "portal": "127.0.0.1:3260"}
+    document = build_document(settings, 1)
+    document["settings"]["storage"] = storage
+    volume = {"id": "aaaaaaaa-0000-4000-8000-000000000001", "project_id": "p", "wanted": "present", "size_gb": 1}
+    document["volumes"] = [{**volume, "source": None, "exports": []}]
+    seen = run.run_host(settings, "here", HERE, document, check=True)
+    assert seen.ok, seen.error
+    assert [action["object_id"] for action in seen.result["actions"]] == [volume["id"]]
+    assert seen.result["diff"]
+    assert not directory.exists() or not list(directory.iterdir())
+    assert not [text for text in warm.printed if "WARNING" in text]
+
+
 def test_a_run_that_is_cancelled_leaves_no_process(settings, warm):
     """Whatever the play had started: Ansible's own workers have sessions of their own."""
     before = {process.pid for process in psutil.process_iter()}

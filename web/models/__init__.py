@@ -2,6 +2,7 @@
 
 from .base import Base, Database, new_hex_id, new_uuid, now
 from .hosts import Aggregate, AggregateHost, Host, HostRequest, RequestLog, Run, touch
+from .idempotency import IdempotentAnswer
 from .identity import Assignment, Domain, LoginFailure, Project, RevokedToken, Role, User
 from .images import Image, ImageMember
 from .migrations import Migration
@@ -34,6 +35,7 @@ __all__ = [
     "FloatingIP",
     "Host",
     "HostRequest",
+    "IdempotentAnswer",
     "Image",
     "ImageMember",
     "Keypair",

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from ..desired import build_document, read_rows
 from ..errors import Problem
 from ..image_cleanup import remove_unneeded
-from ..models import Database, Host, HostRequest, Port, RequestLog, RevokedToken, Run, now
+from ..models import Database, Host, HostRequest, IdempotentAnswer, Port, RequestLog, RevokedToken, Run, now
 from ..models.networks import ROUTER_GATEWAY
 from ..router_legs import sync_router_legs
 from .lease import build_worker_name, is_dead, renew_leases, take_lease
@@ -251,3 +251,5 @@ class Worker:
             session.execute(delete(HostRequest).where(HostRequest.created_at <= oldest))
             session.execute(delete(RequestLog).where(RequestLog.created_at <= oldest))
         session.execute(delete(RevokedToken).where(RevokedToken.expires_at < now()))
+        kept_since = now() - timedelta(seconds=self.settings.api.idempotency_s)
+        session.execute(delete(IdempotentAnswer).where(IdempotentAnswer.created_at < kept_since))

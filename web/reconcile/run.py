@@ -164,21 +164,29 @@ def build_runner_environment(settings) -> dict[str, str]:
         return dict(config.env)
 
 
-def build_start(settings) -> dict:
-    """What ansible_runner is to start: ansible-playbook itself, or what asks the warm one for the same."""
+def build_start(settings, check: bool = False) -> dict:
+    """What ansible_runner is to start: ansible-playbook itself, or what asks the warm one for the same.
+
+    With ``check`` in Ansible's check mode, with the difference that a run would make.
+    """
+    mode = ["--check", "--diff"] if check else []
     playbook = str(Path(settings.worker.ansible_dir) / "playbooks" / "apply_host.yml")
     warm = find_warm_socket(settings)
     if warm is None:
-        return {"playbook": playbook}
+        return {"playbook": playbook, "cmdline": shlex.join(mode) or None}
     client = str(Path(__file__).with_name("warm_client.py"))
-    words = ["-I", "-S", client, warm, find_playbook_executable(settings), playbook]
+    words = ["-I", "-S", client, warm, find_playbook_executable(settings), *mode, playbook]
     return {"binary": sys.executable, "cmdline": shlex.join(words)}
 
 
 def run_host(
-    settings, host_name: str, connection: dict, document: dict, cancelled: Callable[[], bool] = lambda: False
-) -> Outcome:
-    """Bring one host to its document by playbooks/apply_host.yml; never raises for what happens on the host."""
+    settings, host_name: str, connection: dict, document: dict, cancelled: Callable[[], bool] = lambda: False, *,
+    check: bool = False,
+) -> Outcome:  # fmt: skip
+    """Bring one host to its document by playbooks/apply_host.yml; never raises for what happens on the host.
+
+    With ``check`` nothing is changed: the result's ``actions`` and ``diff`` are what would be.
+    """
     events: list[dict] = []
 
     def on_event(event: dict) -> bool:
@@ -189,7 +197,7 @@ def run_host(
         runner = ansible_runner.run(
             private_data_dir=str(folder),
             inventory=str(folder / "inventory" / "hosts.yml"),
-            **build_start(settings),
+            **build_start(settings, check),
             envvars=build_environment(settings),
             event_handler=on_event,
             cancel_callback=cancelled,
