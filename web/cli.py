@@ -134,6 +134,16 @@ def build_parser() -> argparse.ArgumentParser:
         "What the next run would change on a host, with its diff; changes nothing.",
     )
     one.add_argument("host")
+    one = add(
+        commands,
+        "drift",
+        _later("drift", "show_drift"),
+        "What on hosts differs from what was asked, by Ansible's check mode; changes nothing (the worker repairs it by "
+        "itself). Exit status: 0 nothing differs, 3 something does, 1 a host could not be looked at.",
+    )
+    one.add_argument("hosts", nargs="*", metavar="HOST", help="by default all that are not fenced")
+    one.add_argument("--diff", action="store_true", help="with the differences themselves")
+    one.add_argument("--json", action="store_true", help="for other programs: [{host, actions, diff, error}]")
     hosts = group("host", "Hosts.")
     add(hosts, "list", _later("hosts", "list_hosts"), "All hosts, and whether they are as asked.")
     one = add(hosts, "show", _later("hosts", "show_host"), "What was last seen of a host: facts, tasks, orphans.")

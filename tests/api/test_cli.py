@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 from compute_cloud import add_image, add_network, build_server
@@ -11,6 +13,7 @@ from sqlalchemy import select
 from web.cli import build_parser, main
 from web.models import Host, Server, touch
 from web.reconcile.loop import Worker
+from web.reconcile.run import Outcome
 
 
 @pytest.fixture
@@ -136,3 +139,36 @@ def test_config_check(cloud, kumo, tmp_path):
     (tmp_path / "bad.conf").write_text("[api]\nworkers = many\n")
     assert main(["--config", str(tmp_path / "bad.conf"), "config", "check"]) == 2
     assert main(["--config", str(tmp_path / "missing.conf"), "config", "check"]) == 2
+
+
+ACTION = {"section": "firewall", "object_id": "a", "verb": "apply_rules"}
+DIFF = {"before": "flushed\n", "after": "rules\n", "before_header": "firewall a", "after_header": "firewall a"}
+DRIFTED = Outcome(ok=True, result={"actions": [ACTION], "diff": [DIFF]})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "printed"),
+    [
+        (Outcome(ok=True, result={"actions": [], "diff": []}), 0, "nothing differs"),
+        (DRIFTED, 3, "firewall  a       apply rules"),
+        (Outcome(ok=False, error="no route to host"), 1, "could not be looked at: no route to host"),
+    ],
+)
+def test_drift_says_what_differs(cloud, kumo, monkeypatch, outcome, code, printed):
+    asked = []
+
+    def look(settings, name, connection, document, *, check):
+        asked.append((name, check, document["generation"]))
+        return outcome
+
+    monkeypatch.setattr("web.commands.drift.run_host", look)
+    status, out, err = kumo("drift")
+    assert (status, printed in out + err) == (code, True), out + err
+    before = read_host(cloud)
+    assert asked == [(before.name, True, before.generation)]
+    assert json.loads(kumo(f"drift {before.name} --json")[1])[0]["host"] == before.name
+    status, out, _ = kumo("drift --diff")
+    assert ("flushed" in out) == (outcome is DRIFTED)
+    assert read_host(cloud).generation == before.generation
+    assert kumo("drift nowhere")[0] == 1
+    assert f"known: {before.name}" in kumo("drift nowhere")[2]

@@ -81,8 +81,11 @@ def test_plan_shows_drift_and_the_loop_repairs_it():
     try:
         subprocess.run(["iptables", "-F", chain], check=True)
         planned = kumo(f"plan {HOST}")
+        drifted = kumo("drift --diff", code=3)
         assert "changed=1" in planned
         assert "firewall" in planned
+        assert "firewall" in drifted
+        assert chain in drifted
         assert f"-A {chain} " not in read_chains()
     finally:
         os.kill(worker, signal.SIGCONT)
