@@ -214,6 +214,15 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--limit", type=int, default=20)
     one = add(runs, "show", _later("runs", "show_run"), "A run: its requests, tasks and per-object results.")
     one.add_argument("run", help="a run's id or how it begins")
+    one = add(
+        runs,
+        "cancel",
+        _later("runs", "cancel_run"),
+        "End a run that is under way, with what it started on its host. The host is due again ten seconds later: a run "
+        "is no wish, what was asked for stays asked for.",
+    )
+    one.add_argument("run", help="a run's id or how it begins")
+    one.add_argument("--wait", type=int, default=60, metavar="SECONDS", help="for its end (default: %(default)s)")
     logs = group("logs", "What went wrong, and what a request led to.")
     one = add(
         logs, "errors", _later("runs", "list_errors"), "Failed requests, runs, objects and servers, newest first."

@@ -10,7 +10,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from . import core, handoff
+from . import caller, core, handoff
 from .errors import KumoError
 
 # What exit_json and fail_json show in place of the arguments: the document holds keys and user data.
@@ -40,13 +40,14 @@ def run_module(sections, choosable: bool = False) -> None:
     module = DocumentModule(argument_spec=spec, supports_check_mode=True)
     chosen = module.params["sections"] if choosable else sections
     try:
-        if os.geteuid() == 0:
-            result = core.run_sections(module.params["document"], chosen, check_mode=module.check_mode)
-        else:
-            narrowed = None if tuple(chosen) == core.SECTIONS else list(chosen)
-            result = handoff.call_helper(
-                module.params["document"], narrowed, module.check_mode, module.params["helper"]
-            )
+        with caller.watching(1):
+            if os.geteuid() == 0:
+                result = core.run_sections(module.params["document"], chosen, check_mode=module.check_mode)
+            else:
+                narrowed = None if tuple(chosen) == core.SECTIONS else list(chosen)
+                result = handoff.call_helper(
+                    module.params["document"], narrowed, module.check_mode, module.params["helper"]
+                )
     except KumoError as error:
         module.fail_json(msg=str(error))
     except Exception as error:

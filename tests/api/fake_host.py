@@ -31,7 +31,7 @@ class FakeHost:
         self.backups: dict[str, str] = {}
         self.moves: dict[str, dict] = {}
 
-    def __call__(self, settings, name, connection, document) -> Outcome:
+    def __call__(self, settings, name, connection, document, cancelled=None) -> Outcome:
         self.documents.append(document)
         self.before(document)
         if self.down:

@@ -55,7 +55,7 @@ class Hosts:
         self.image = add_image(cloud)
 
     def make_worker(self) -> Worker:
-        def run(settings, name, connection, document):
+        def run(settings, name, connection, document, cancelled=None):
             return self.fakes[name](settings, name, connection, document)
 
         return Worker(self.cloud.settings, self.cloud.database, run=run)

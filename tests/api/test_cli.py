@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -11,7 +14,7 @@ from fake_host import FakeHost
 from sqlalchemy import select
 
 from web.cli import build_parser, main
-from web.models import Host, Server, touch
+from web.models import Host, Run, Server, now, touch
 from web.reconcile.loop import Worker
 from web.reconcile.run import Outcome
 
@@ -172,3 +175,49 @@ def test_drift_says_what_differs(cloud, kumo, monkeypatch, outcome, code, printe
     assert read_host(cloud).generation == before.generation
     assert kumo("drift nowhere")[0] == 1
     assert f"known: {before.name}" in kumo("drift nowhere")[2]
+
+
+def test_a_run_is_cancelled(cloud, kumo):
+    """By its worker, which is told within a turn of its loop; the host is due again, and has not failed."""
+    started = threading.Event()
+
+    def wait(settings, name, connection, document, cancelled):
+        started.set()
+        deadline = time.monotonic() + 20
+        while not cancelled():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return Outcome(ok=False, error="the run was cancelled", cancelled=True)
+
+    worker = Worker(cloud.settings, cloud.database, run=wait)
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(worker.run_once, read_host(cloud).id)
+        assert started.wait(20)
+        (line,) = kumo("run list")[1].splitlines()[1:]
+        told = pool.submit(kumo, f"run cancel {line[:8]}")
+        deadline = time.monotonic() + 20
+        while not running.done():
+            assert time.monotonic() < deadline
+            worker._read_cancels()
+            time.sleep(0.05)
+        code, said, _ = told.result()
+    worker.pool.shutdown()
+    assert code == 0
+    assert "cancelled; its host is due again by itself" in said
+    assert "cancelled" in kumo("run list")[1]
+    host = read_host(cloud)
+    assert (host.failures, host.error, host.lease_owner) == (0, None, None)
+    assert 0 < (host.next_run_at - now()).total_seconds() <= 10
+    assert kumo(f"run cancel {line[:8]}") == (1, "", f"kumo: run {line.split()[0]} is not under way: it is cancelled\n")
+    assert kumo("run cancel nothing")[0] == 1
+
+
+def test_a_cancelled_run_whose_worker_is_gone_is_told(cloud, kumo):
+    with cloud.database.write.begin() as session:
+        run = Run(host_id=session.scalar(select(Host.id)), generation=1, fence=1, worker="gone:1:1")
+        session.add(run)
+        session.flush()
+        run_id = run.id
+    code, _, said = kumo(f"run cancel {run_id} --wait 0")
+    assert code == 1
+    assert "is its worker alive? `kumo status`" in said

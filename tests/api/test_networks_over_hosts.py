@@ -38,7 +38,7 @@ class Hosts:
                 session.add(row)
         self.image = add_image(cloud)
 
-    def _run(self, settings, name, connection, document):
+    def _run(self, settings, name, connection, document, cancelled=None):
         return self.fakes[name](settings, name, connection, document)
 
     def id_of(self, name: str) -> str:

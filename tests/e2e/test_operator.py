@@ -93,6 +93,33 @@ def test_plan_shows_drift_and_the_loop_repairs_it():
     wait_for("the rules are back", lambda: f"-A {chain} " in read_chains(), 75)
 
 
+def test_a_run_that_hangs_is_cancelled_and_nothing_of_it_is_left():
+    """libvirtd is stopped under it: neither Ansible nor root's helper on the host outlives the run."""
+    wait_for("nothing under way", lambda: "running" not in kumo("run list --limit 3"), 60)
+    daemons = find_pids("libvirtd")
+    assert daemons
+    for pid in daemons:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        openstack("server set --property looked=at first")
+        wait_for("root's helper to hang", lambda: find_pids("kumo_root.py", "apply"), 30, 0.1)
+        run = next(line.split()[0] for line in kumo("run list --limit 3").splitlines() if " running " in line)
+        assert "cancelled" in kumo(f"run cancel {run}")
+        wait_for("its end", lambda: not find_pids("kumo_root.py", "apply") and not find_pids("apply_host.yml"), 3, 0.1)
+        assert "cancelled" in kumo(f"run show {run}")
+    finally:
+        for pid in daemons:
+            os.kill(pid, signal.SIGCONT)
+    assert "DOWN" not in kumo("status")
+    wait_for("the wish to be carried out", lambda: HOST in kumo("host list") and has_seen_all(), 60)
+
+
+def has_seen_all() -> bool:
+    line = next(line for line in kumo("host list").splitlines() if line.startswith(HOST))
+    seen, wanted = line.split()[4].split("/")
+    return seen == wanted
+
+
 def test_the_document_is_a_file_that_ansible_takes():
     text = kumo(f"show-document {HOST}")
     assert text.startswith("kumo_document:")

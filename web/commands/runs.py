@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from sqlalchemy import select
 
@@ -57,14 +58,50 @@ def _show(session, run: Run) -> None:
 
 def show_run(args, settings) -> int:
     with Database(settings.database.url).read() as session:
-        found = session.scalars(select(Run).where(Run.id.startswith(args.run, autoescape=True)).limit(2)).all()
-        if len(found) != 1:
+        run = _find_run(session, args.run)
+        if run is None:
+            return 1
+        _show(session, run)
+    return 0
+
+
+def _find_run(session, begin: str) -> Run | None:
+    """The one run whose id begins so; None, and said why, where that is not one."""
+    found = session.scalars(select(Run).where(Run.id.startswith(begin, autoescape=True)).limit(2)).all()
+    if len(found) != 1:
+        print(f"kumo: {'more than one run begins' if found else 'no run begins'} with {begin!r}", file=sys.stderr)
+        return None
+    return found[0]
+
+
+def cancel_run(args, settings) -> int:
+    """Have a run ended by its worker, with what it started here and on the host; wait until it has ended."""
+    from ..http import nudge  # Flask, which no other command here needs
+
+    database = Database(settings.database.url)
+    with database.write.begin() as session:
+        run = _find_run(session, args.run)
+        if run is None:
+            return 1
+        if run.state != "running":
+            print(f"kumo: run {run.id} is not under way: it is {run.state}", file=sys.stderr)
+            return 1
+        run.cancel_wanted, run_id = True, run.id
+    nudge(settings)
+    deadline = time.monotonic() + args.wait
+    while True:
+        with database.read() as session:
+            state = session.scalar(select(Run.state).where(Run.id == run_id))
+        if state != "running":
+            print(f"run {run_id}: {state}; its host is due again by itself, for what was wanted is still wanted")
+            return 0
+        if time.monotonic() >= deadline:
             print(
-                f"kumo: {'more than one run begins' if found else 'no run begins'} with {args.run!r}", file=sys.stderr
+                f"kumo: run {run_id} has not ended within {args.wait} s; is its worker alive? `kumo status`",
+                file=sys.stderr,
             )
             return 1
-        _show(session, found[0])
-    return 0
+        time.sleep(0.2)
 
 
 def list_errors(args, settings) -> int:

@@ -86,7 +86,8 @@ class Run(Base):
     generation: Mapped[int]
     fence: Mapped[int]
     worker: Mapped[str]
-    state: Mapped[str] = mapped_column(default="running")  # running succeeded failed canceled lost
+    state: Mapped[str] = mapped_column(default="running")  # running succeeded failed cancelled lost
+    cancel_wanted: Mapped[bool] = mapped_column(default=False)
     error: Mapped[str | None] = mapped_column(Text)
     changed: Mapped[bool] = mapped_column(default=False)
     actions: Mapped[list] = mapped_column(default=list)

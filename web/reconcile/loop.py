@@ -39,7 +39,7 @@ TRIES = 4  # to store a run
 
 
 class Worker:
-    """One worker process. ``run`` is what reaches a host: ``(settings, name, connection, document) -> Outcome``."""
+    """One worker process. ``run`` is what reaches a host, as run.run_host does."""
 
     def __init__(self, settings, database: Database | None = None, run=run_host):
         self.settings = settings
@@ -48,6 +48,7 @@ class Worker:
         self.run = run
         self.stopping = threading.Event()
         self.active: dict[str, Future] = {}
+        self.cancels: dict[str, threading.Event] = {}  # by the ids of this worker's runs
         self.pool = ThreadPoolExecutor(settings.worker.parallel_runs, thread_name_prefix="run")
         self.socket: socket.socket | None = None
         self.warming = Warming(settings)
@@ -111,6 +112,7 @@ class Worker:
         while not self.stopping.wait(self.settings.worker.lease_s / 3):
             if self.active:
                 try:
+                    self._read_cancels()
                     with self.database.write.begin() as session:
                         renew_leases(session, self.name, self.settings.worker.lease_s)
                 except DBAPIError as error:
@@ -148,6 +150,7 @@ class Worker:
         for host_id in [host_id for host_id, future in self.active.items() if future.done()]:
             self.active.pop(host_id).result()
         self._clean()
+        self._read_cancels()
         with self.database.read() as session:
             due = session.scalars(
                 select(Host.id)
@@ -160,6 +163,15 @@ class Worker:
         with self.database.read() as session:
             following = session.scalar(select(func.min(Host.next_run_at)).where(Host.next_run_at > now()))
         return LONGEST_WAIT_S if following is None else (following - now()).total_seconds() + 0.005
+
+    def _read_cancels(self) -> None:
+        """Tell runs under way that somebody wants them to end."""
+        if not self.cancels:
+            return
+        with self.database.read() as session:
+            wanted = select(Run.id).where(Run.id.in_(list(self.cancels)), Run.cancel_wanted)
+            for run_id in session.scalars(wanted):
+                self.cancels.get(run_id, threading.Event()).set()
 
     def _clean(self) -> None:
         """Now and then: bytes of deleted images that no guest still has to be built from."""
@@ -213,7 +225,11 @@ class Worker:
             # Not due again until this run is stored, unless a request comes in.
             host.next_run_at = now() + timedelta(seconds=self.settings.worker.run_timeout_s + 30)
             name, connection, run_id = host.name, dict(host.connection), run.id
-        outcome = self.run(self.settings, name, connection, document)
+        self.cancels[run_id] = cancelled = threading.Event()
+        try:
+            outcome = self.run(self.settings, name, connection, document, cancelled=cancelled.is_set)
+        finally:
+            self.cancels.pop(run_id)
         stored = self._store(run_id, document, outcome)
         level = logging.INFO if outcome.ok else logging.WARNING
         LOG.log(

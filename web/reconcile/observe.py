@@ -42,6 +42,7 @@ from .status import MOVING, has_converged, refresh_status
 
 PENDING_S = 1
 MAX_BACKOFF_S = 60
+CANCELLED_S = 10  # before a host whose run was cancelled has its next one
 TRIES = 4  # of one object, before its fault is the user's to see
 FAULT_CODE = 500
 
@@ -54,7 +55,7 @@ def store_outcome(session: Session, settings, run: Run, document: dict, outcome:
         run.state, run.error, run.finished_at = "lost", "another worker had taken the host's lease", now()
         return False
     run.finished_at = now()
-    run.state = "succeeded" if outcome.ok else "failed"
+    run.state = "succeeded" if outcome.ok else "cancelled" if outcome.cancelled else "failed"
     run.error = outcome.error
     run.tasks = outcome.tasks
     run.actions = outcome.result.get("actions", [])
@@ -64,6 +65,8 @@ def store_outcome(session: Session, settings, run: Run, document: dict, outcome:
     if outcome.ok:
         retry_s = _store_observed(session, settings, host, held, document, outcome.result)
         host.failures, host.error = 0, None
+    elif outcome.cancelled:
+        retry_s = CANCELLED_S  # somebody wanted that: it is no failure of the host
     else:
         host.failures += 1
         host.error = outcome.error

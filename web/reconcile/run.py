@@ -63,6 +63,7 @@ class Outcome:
     result: dict = field(default_factory=dict)
     error: str | None = None
     tasks: list[dict] = field(default_factory=list)
+    cancelled: bool = False
 
 
 def mark_unsafe(value):
@@ -204,7 +205,8 @@ def run_host(
             timeout=settings.worker.run_timeout_s,
             quiet=True,
             fact_cache_type="memory",  # runs gather no facts
-            settings={"suppress_ansible_output": True, "suppress_env_files": True},
+            # pexpect_timeout: how often it asks whether the run is cancelled, in seconds.
+            settings={"suppress_ansible_output": True, "suppress_env_files": True, "pexpect_timeout": 1},
         )
         printed = ""
         if runner.rc != 0:
@@ -252,7 +254,7 @@ def _read_outcome(status: str, rc: int | None, events: list[dict], printed: str)
         if status == "timeout":
             outcome.error = "the run took longer than [worker] run_timeout_s and was ended"
         elif status == "canceled":
-            outcome.error = "the run was cancelled"
+            outcome.error, outcome.cancelled = "the run was cancelled", True
         else:
             outcome.error = f"the play ended with {status} ({rc}) and no result: {printed.strip() or 'no output'}"
     return outcome

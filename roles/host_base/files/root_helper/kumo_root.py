@@ -107,8 +107,8 @@ def check_revision(files: dict, manifest: dict) -> None:
         raise KumoError(f"this host's Kumo modules are of another revision; {PREPARE}")
 
 
-def answer(words: list) -> dict:
-    """What was asked for, if it is allowed."""
+def answer(words: list, output: int) -> dict:
+    """What was asked for, if it is allowed; for as long as somebody is there to read it from ``output``."""
     sys.path.insert(0, HOME)
     import policy
     import schema
@@ -126,12 +126,13 @@ def answer(words: list) -> dict:
         policy.check_document(request["document"], allowed)
     except (policy.PolicyError, schema.SchemaError) as error:
         raise Refused(str(error)) from None
-    from kumo import core, image_fetch
+    from kumo import caller, core, image_fetch
 
     image_fetch.ALLOWED = tuple(allowed["image_dirs"])
     record(f"{command} {','.join(sections or ['all'])} generation {request['document'].get('generation', 0)}")
     chosen = [name for name in core.SECTIONS if name in (sections or allowed["commands"][command])]
-    return core.run_sections(request["document"], chosen, check_mode=command == "check")
+    with caller.watching(output, lambda: record(f"{command} ended: its caller has gone")):
+        return core.run_sections(request["document"], chosen, check_mode=command == "check")
 
 
 def probe(policy, allowed: dict) -> dict:
@@ -159,7 +160,7 @@ def main() -> int:
     os.dup2(2, 1)
     status = 0
     try:
-        told = {"result": answer(sys.argv[1:])}
+        told = {"result": answer(sys.argv[1:], output)}
     except Refused as error:
         record(f"refused: {error}")
         told, status = {"failed": f"this host's allow-list refuses it: {error}"}, REFUSED
