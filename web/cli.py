@@ -144,6 +144,25 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("hosts", nargs="*", metavar="HOST", help="by default all that are not fenced")
     one.add_argument("--diff", action="store_true", help="with the differences themselves")
     one.add_argument("--json", action="store_true", help="for other programs: [{host, actions, diff, error}]")
+    one = add(
+        commands,
+        "verify",
+        _later("verification", "verify"),
+        "Rows, files and hosts against each other: orphans both ways, leases and runs of workers that are gone, what "
+        "differs. Changes nothing. Exit status 3 where something is wrong.",
+    )
+    one.add_argument("hosts", nargs="*", metavar="HOST", help="by default all that are not fenced")
+    one.add_argument("--json", action="store_true", help="for other programs")
+    one = add(
+        commands,
+        "repair",
+        _later("verification", "repair"),
+        "What can be mended of what `kumo verify` finds: a plan, carried out with --apply. Deletes nothing.",
+    )
+    one.add_argument("hosts", nargs="*", metavar="HOST", help="by default all that are not fenced")
+    chosen = one.add_mutually_exclusive_group()
+    chosen.add_argument("--plan", action="store_true", help="only say what would be done (as without any option)")
+    chosen.add_argument("--apply", action="store_true", help="do it")
     hosts = group("host", "Hosts.")
     add(hosts, "list", _later("hosts", "list_hosts"), "All hosts, and whether they are as asked.")
     one = add(hosts, "show", _later("hosts", "show_host"), "What was last seen of a host: facts, tasks, orphans.")

@@ -82,6 +82,7 @@ def test_plan_shows_drift_and_the_loop_repairs_it():
         subprocess.run(["iptables", "-F", chain], check=True)
         planned = kumo(f"plan {HOST}")
         drifted = kumo("drift --diff", code=3)
+        assert "firewall" in kumo("verify", code=3)
         assert "changed=1" in planned
         assert "firewall" in planned
         assert "firewall" in drifted

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from ..desired import build_document, read_rows
 from ..models import Database, Host
-from ..reconcile.run import run_host
+from ..reconcile.run import Outcome, run_host
 from .tables import show_table
 
 DIFFERS = 3
@@ -32,29 +32,37 @@ def read_hosts(settings, names: list[str]) -> list[tuple[Host, dict]] | None:
         return [(host, build_document(read_rows(session, host), settings, host.fence)) for host in chosen]
 
 
+def look_at_hosts(settings, pairs: list[tuple[Host, dict]]) -> list[Outcome]:
+    """What each host's check mode says of its document, in their order; side by side, told on a terminal."""
+    looks = []
+    with ThreadPoolExecutor(settings.worker.parallel_runs) as pool:
+        asked = [
+            pool.submit(run_host, settings, host.name, dict(host.connection), document, check=True)
+            for host, document in pairs
+        ]
+        for number, one in enumerate(asked, 1):
+            looks.append(one.result())
+            if sys.stderr.isatty():
+                print(f"\r{number} of {len(pairs)} hosts looked at", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    return looks
+
+
 def show_drift(args, settings) -> int:
     """A line for each difference, or that there is none."""
     pairs = read_hosts(settings, args.hosts)
     if pairs is None:
         return 1
-    found = []
-    with ThreadPoolExecutor(settings.worker.parallel_runs) as pool:
-        looks = pool.map(
-            lambda pair: run_host(settings, pair[0].name, dict(pair[0].connection), pair[1], check=True), pairs
-        )
-        for number, ((host, _), look) in enumerate(zip(pairs, looks, strict=True), 1):
-            found.append(
-                {
-                    "host": host.name,
-                    "actions": look.result.get("actions", []),
-                    "diff": look.result.get("diff", []),
-                    "error": look.error,
-                }
-            )
-            if sys.stderr.isatty():
-                print(f"\r{number} of {len(pairs)} hosts looked at", end="", file=sys.stderr, flush=True)
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
+    found = [
+        {
+            "host": host.name,
+            "actions": look.result.get("actions", []),
+            "diff": look.result.get("diff", []),
+            "error": look.error,
+        }
+        for (host, _), look in zip(pairs, look_at_hosts(settings, pairs), strict=True)
+    ]
     if args.json:
         print(json.dumps(found, indent=2))
     else:
