@@ -78,6 +78,21 @@ def test_dry_run_changes_nothing(before):
     assert show({**here, "files": {}}, {**machine.read_machine(), "files": {}}) == ""
 
 
+def test_keep_data(before):
+    """--keep-data keeps database and images, and the next stack.sh goes on with them, the first server included."""
+    if not STATE.exists():
+        run("./stack.sh")
+    client = ["/opt/kumo/client-venv/bin/openstack", "--os-cloud", "kumo", "server", "show", "first", "-f", "json"]
+    server = json.loads(run(*client))
+    unstack("--keep-data")
+    assert Path("/var/lib/kumo/kumo.db").exists()
+    left = show({**before, "files": {}}, {**machine.read_machine(), "files": {}})
+    assert left.splitlines() == ["accounts: kumo is new", "accounts: kumo is new"]
+    run("./stack.sh")
+    again = json.loads(run(*client))
+    assert (again["id"], again["status"]) == (server["id"], "ACTIVE")
+
+
 def test_whole_cloud(before):
     """Stacked with a server, unstacked: nothing is left and nothing is missing; a second unstack is as good."""
     if not STATE.exists():
@@ -125,21 +140,5 @@ def test_after_kill_of_everything_and_half_an_installation(before):
     os.killpg(stack.pid, signal.SIGKILL)
     stack.wait()
     kill_everything()
-    unstack()
-    assert show(before, machine.read_machine()) == ""
-
-
-def test_keep_data(before):
-    """--keep-data keeps database and images, and the next stack.sh goes on with them, the first server included."""
-    run("./stack.sh")
-    client = ["/opt/kumo/client-venv/bin/openstack", "--os-cloud", "kumo", "server", "show", "first", "-f", "json"]
-    server = json.loads(run(*client))
-    unstack("--keep-data")
-    assert Path("/var/lib/kumo/kumo.db").exists()
-    left = show({**before, "files": {}}, {**machine.read_machine(), "files": {}})
-    assert left.splitlines() == ["accounts: kumo is new", "accounts: kumo is new"]
-    run("./stack.sh")
-    again = json.loads(run(*client))
-    assert (again["id"], again["status"]) == (server["id"], "ACTIVE")
     unstack()
     assert show(before, machine.read_machine()) == ""
