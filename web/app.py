@@ -11,10 +11,11 @@ import flask
 from werkzeug.routing import BaseConverter, Rule
 
 from .auth import TokenKeys
-from .errors import NotFound, as_problem, build_error
+from .errors import NotFound, build_error
 from .http import Pipeline
 from .models import Database
 from .policy import Policy
+from .problems import as_problem
 from .resources import SERVICES
 from .routes import Service
 from .settings import SettingsError

@@ -8,9 +8,6 @@ from __future__ import annotations
 import html
 import json
 
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
-from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
-
 
 class Problem(Exception):
     """Something the caller can be told: ``status`` is HTTP's, ``kind`` the class of error for Neutron's ``type``."""
@@ -160,23 +157,3 @@ def build_error(service: str, problem: Problem, accept: str = "") -> tuple[int, 
     else:
         body = {"error": {"code": status, "message": problem.message, "title": title}}
     return status, "application/json", json.dumps(body)
-
-
-def as_problem(error: Exception) -> Problem:
-    """The Problem that an exception is to its caller; what is unknown is a 500 without details."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, RequestEntityTooLarge):
-        return TooLarge("The body is larger than this service takes.")
-    if isinstance(error, ClientDisconnected):
-        return BadRequest("The client went away before the body was complete.")
-    if isinstance(error, HTTPException):
-        by_status = {404: NotFound, 405: NotAllowed, 406: NotAcceptable, 410: Gone}
-        return by_status.get(error.code or 400, BadRequest)(error.description or error.name)
-    if isinstance(error, IntegrityError):
-        return Conflict("Another request changed the same objects at the same time; try again.")
-    if isinstance(error, DataError):  # PostgreSQL holds no NUL in a text, and no number beyond its column
-        return BadRequest("A value in the request is none that can be stored: a NUL character, or too large a number.")
-    if isinstance(error, DBAPIError):
-        return Unavailable("The database does not answer; try again.")
-    return Problem("An unexpected error was logged under this request's id.")

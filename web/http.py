@@ -33,12 +33,12 @@ from .errors import (
     TooLarge,
     Unauthorized,
     UnsupportedMedia,
-    as_problem,
     build_error,
 )
 from .models import Database, RequestLog
 from .paging import Page, build_next_link
 from .policy import Policy
+from .problems import as_problem
 from .routes import Reply, Route, Service
 from .versions import Version, build_version_headers, choose_version
 

@@ -18,8 +18,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from oslo_utils.imageutils import format_inspector
-
 from .errors import TooLarge, UnsupportedMedia
 
 CHUNK = 1 << 20
@@ -68,6 +66,8 @@ class Upload:
         self.size, self.virtual_size = 0, None
         self.md5 = hashlib.md5(usedforsecurity=False)
         self.sha512 = hashlib.sha512()
+        from oslo_utils.imageutils import format_inspector  # 5 MB, which only uploads need: not the worker
+
         wanted = INSPECTED.get(disk_format, disk_format)
         self._feed = _Feed()
         self._inspector = format_inspector.InspectWrapper(self._feed, None if wanted == "raw" else wanted)
