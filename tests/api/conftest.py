@@ -152,7 +152,8 @@ def database(session_database, tmp_path, sqlite_template):
         with database.engine.begin() as connection:
             connection.exec_driver_sql(";".join(["SET LOCAL session_replication_role = replica", *deletions]))
     yield database
-    database.engine.dispose()
+    if database.is_sqlite:
+        database.engine.dispose()  # its connections are to this test's file
 
 
 @pytest.fixture
