@@ -98,18 +98,27 @@ class Bench:
             gone.append(time.perf_counter() - started)
         return statistics.median(made), statistics.median(gone)
 
-    def measure_ten(self) -> float:
-        """Seconds until ten servers that are posted at once are all ACTIVE."""
+    def measure_ten(self, admin) -> float:
+        """Seconds until ten servers that are posted at once are all ACTIVE; the project's quota is raised for it."""
+        quota = f"/os-quota-sets/{self.cloud.current_project_id}"
+        admin.compute.put(quota, json={"quota_set": {"instances": -1, "cores": -1, "ram": -1}})
+        try:
+            return self._measure_ten()
+        finally:
+            admin.compute.delete(quota)
+
+    def _measure_ten(self) -> float:
         wait_until_quiet()
         started = time.perf_counter()
-        servers = [
-            self.cloud.compute.create_server(
-                name=f"bench-{number}", image_id=self.image.id, flavor_id=self.flavor.id,
-                networks=[{"uuid": self.network.id}],
-            )
-            for number in range(10)
-        ]  # fmt: skip
+        servers = []
         try:
+            for number in range(10):
+                servers.append(
+                    self.cloud.compute.create_server(
+                        name=f"bench-{number}", image_id=self.image.id, flavor_id=self.flavor.id,
+                        networks=[{"uuid": self.network.id}],
+                    )
+                )  # fmt: skip
             left = {server.id for server in servers}
             while left:
                 states = {one.id: one.status for one in self.cloud.compute.servers()}
@@ -212,13 +221,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cloud", default="kumo")
+    parser.add_argument("--admin-cloud", default="kumo-admin")
     args = parser.parse_args()
     bench = Bench(openstack.connect(cloud=args.cloud), args.rounds)
     wait_until_quiet()
     processes, megabytes = read_memory()
     share = read_cpu_share(20)
     made, gone = bench.measure_life()
-    ten = bench.measure_ten()
+    ten = bench.measure_ten(openstack.connect(cloud=args.admin_cloud))
     by_address, by_rule = bench.measure_network()
     volume = bench.measure_volume()
     warm, cold = measure_runs(args.rounds)
