@@ -1,6 +1,7 @@
 """Runs that are cut or fail at one of their steps, and what tells two readings of a host apart.
 
-The steps of a run are those that an undisturbed one tells of itself. For `test_networks_faults.py` and `test_servers_faults.py`.
+The steps of a run are those that an undisturbed one tells of itself. For
+`test_networks_faults.py` and `test_servers_faults.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Guests whose runs are cut or fail at each step: the next run brings them to where an undisturbed one had.
 
-As `test_networks_faults.py`; what is compared is libvirt's and the files' own word. Moves and volumes have their own tests of
-this (`tests/multi_host/test_moves_by_document.py`, `tests/host/volumes`).
+As `test_networks_faults.py`; what is compared is libvirt's and the files' own word. Moves and volumes have
+their own tests of this (`tests/multi_host/test_moves_by_document.py`, `tests/host/volumes`).
 """
 
 from __future__ import annotations
