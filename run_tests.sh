@@ -12,11 +12,12 @@ usage: ./run_tests.sh [TIER ...] [-- PYTEST OPTIONS]
   unit      lint, formatting, module and role documentation, pure functions, tables    ~1 minute
   api       the Flask app and the loop over SQLite and PostgreSQL                      ~9 minutes
   host      modules against this machine's libvirt, bridges, iptables in namespaces    ~10 minutes
+  distributed  several API and worker processes over PostgreSQL, RabbitMQ and Redis    ~4 minutes
   hosts     several hosts over ssh: labs, and molecule's two-hypervisors              ~12 minutes
   e2e       ./stack.sh, unmodified clients and real guests, kills, ./unstack.sh        ~20 minutes
   molecule  all scenarios of molecule, each in whole                                   ~2 hours
 
-Without a tier all but the last are run, as CI does. Root is needed for host, hosts, e2e and molecule. Packages that are missing are
+Without a tier all but the last are run, as CI does. Root is needed for all but unit and api. Packages that are missing are
 installed (Debian's by apt, Python's into .venv). e2e uses this machine's cloud and takes it away at its end.
 TEXT
 }
@@ -25,14 +26,14 @@ tiers=()
 options=()
 while [ $# -gt 0 ]; do
     case $1 in
-        unit | api | host | e2e | hosts | molecule) tiers+=("$1") ;;
+        unit | api | host | distributed | e2e | hosts | molecule) tiers+=("$1") ;;
         -h | --help) usage; exit 0 ;;
         --) shift; options=("$@"); break ;;
         *) echo "run_tests.sh: unknown tier $1" >&2; usage >&2; exit 2 ;;
     esac
     shift
 done
-[ ${#tiers[@]} -gt 0 ] || tiers=(unit api host hosts e2e)
+[ ${#tiers[@]} -gt 0 ] || tiers=(unit api host distributed hosts e2e)
 
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV ANSIBLE_CONFIG OS_CLOUD
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -144,6 +145,14 @@ run_host() {
     need_packages "${packages[@]}" busybox-static curl genisoimage iputils-ping netbase openssh-client tcpdump util-linux
     say "host: libvirt, bridges, namespaces, iptables, the guest image"
     run_pytest host tests/host
+}
+
+run_distributed() {
+    need_root distributed
+    mapfile -t packages < <(.venv/bin/python scripts/list_packages.py)
+    need_packages "${packages[@]}" postgresql rabbitmq-server redis-server util-linux
+    say "distributed: PostgreSQL, RabbitMQ, Redis, several processes"
+    run_pytest distributed tests/distributed
 }
 
 run_e2e() {

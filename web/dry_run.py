@@ -44,11 +44,11 @@ def is_wanted(headers) -> bool:
 def build_tried(context, response) -> Tried:
     """What the request that has just run in ``context.session`` would lead to; Conflict where that is too much."""
     session = context.session
-    touched = session.info.get("touched_hosts", set())
+    touched = session.info.get("touched_hosts", {})
     if len(touched) > MOST_HOSTS:
         raise Conflict(f"This request changes {len(touched)} hosts; more than {MOST_HOSTS} are not tried.")
     session.expire_all()
-    hosts = session.scalars(select(Host).where(Host.id.in_(touched)).order_by(Host.name)).all()
+    hosts = session.scalars(select(Host).where(Host.id.in_(list(touched))).order_by(Host.name)).all()
     # A document of one fence more than the host's: as the next run's.
     documents = [
         (host, build_document(read_rows(session, host), context.settings, host.fence + 1))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import socket
 import time
 import uuid
 from collections.abc import Iterable
@@ -26,6 +25,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from . import dry_run, idempotency
 from . import fields as web_fields
 from .auth import Token, TokenKeys, read_token
+from .dispatch import announce
 from .errors import (
     BadRequest,
     NotAllowed,
@@ -35,7 +35,7 @@ from .errors import (
     UnsupportedMedia,
     build_error,
 )
-from .models import Database, RequestLog
+from .models import Database, RequestLog, is_gone
 from .paging import Page, build_next_link
 from .policy import Policy
 from .problems import as_problem
@@ -94,13 +94,13 @@ class Context:
 
     @contextmanager
     def write(self):
-        """A transaction of the handler's own (routes with ``transaction=False``); nudges the worker behind it."""
+        """A transaction of the handler's own (routes with ``transaction=False``); workers are told behind it."""
         with self.database.write.begin() as session:
             self.session = session
             yield session
         touched = session.info.get("touched_hosts")
         if touched:
-            nudge(self.settings)
+            announce(self.settings, touched)
 
 
 def build_base_url(settings, service: Service) -> str:
@@ -110,16 +110,6 @@ def build_base_url(settings, service: Service) -> str:
         host = rest.split("/")[0].rsplit(":", 1)[0]
         return f"{scheme}://{host}:{service.port}"
     return settings.api.public_url + service.prefix
-
-
-def nudge(settings) -> None:
-    """Wake the worker; nothing is lost where it is not there: it looks by itself."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.setblocking(False)
-        try:
-            sender.sendto(b"", f"{settings.kumo.run_dir}/worker.sock")
-        except OSError:
-            LOG.debug("no worker listens at %s/worker.sock", settings.kumo.run_dir)
 
 
 class Pipeline:
@@ -294,11 +284,11 @@ class Pipeline:
             except dry_run.Tried as tried:
                 return _build_response(request, dry_run.build_reply(self.settings, tried))
             except (IntegrityError, OperationalError) as error:
-                if attempt == TRIES - 1 or (isinstance(error, OperationalError) and error.connection_invalidated):
+                if attempt == TRIES - 1 or is_gone(error):
                     raise
                 time.sleep(0.02 * (attempt + 1))
         if session.info.get("touched_hosts"):
-            nudge(self.settings)
+            announce(self.settings, session.info["touched_hosts"])
         return response
 
     def _respond(self, request, route: Route, context: Context, result, bulk: bool = False) -> flask.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
 from .errors import (
@@ -33,6 +34,6 @@ def as_problem(error: Exception) -> Problem:
         return Conflict("Another request changed the same objects at the same time; try again.")
     if isinstance(error, DataError):  # PostgreSQL holds no NUL in a text, and no number beyond its column
         return BadRequest("A value in the request is none that can be stored: a NUL character, or too large a number.")
-    if isinstance(error, DBAPIError):
+    if isinstance(error, DBAPIError | PoolTimeout):
         return Unavailable("The database does not answer; try again.")
     return Problem("An unexpected error was logged under this request's id.")

@@ -75,6 +75,8 @@ OPTIONS = [
     Option("network", "public_interface", "str", "", "NIC to put under the bridge; empty: none."),
     Option("network", "default_ipv6", "bool", False, "Unused ranges of IPv6 in the default subnet pool."),
     Option("volume", "allocation_percent", "int", 100, "Volumes offered, in percent of what a storage host has."),
+    Option("worker", "broker", "str", "", "amqp:// or redis:// URL, to tell workers anywhere; empty: only here."),
+    Option("worker", "zones", "list", [], "Zones whose hosts this worker takes; empty: all."),
     Option("worker", "runs_dir", "str", "", "Run folders (0700); empty: STATE_DIR/runs."),
     Option("worker", "ansible_dir", "str", "", "Where playbooks/, roles/ and library/ are; empty: beside web/."),
     Option("worker", "ansible_playbook", "str", "", "The executable; empty: beside this Python."),

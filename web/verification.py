@@ -16,6 +16,7 @@ from .image_store import list_images
 from .models import FloatingIP, Host, Image, Migration, Port, Router, Run, Server, Volume, VolumeAttachment, now
 from .models.networks import COMPUTE
 from .reconcile.lease import is_dead
+from .reconcile.run import is_in_use
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,11 @@ def _find_files(session: Session, settings) -> list[Fault]:
         for image_id in sorted(stored - set(known))
     ]
     folders = sorted(Path(settings.worker.runs_dir).glob("run-*"))
-    running = session.scalar(select(exists().where(Run.state == "running")))
-    if folders and not running:
-        faults += [Fault("files", "run folder", str(path), "no run is under way that it is of", "") for path in folders]
+    faults += [
+        Fault("files", "run folder", str(path), "no run is under way that it is of", "")
+        for path in folders
+        if not is_in_use(path)
+    ]
     return faults
 
 

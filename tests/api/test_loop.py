@@ -294,6 +294,52 @@ def test_the_socket_wakes_the_worker(cloud, worker):
     worker.socket.close()
 
 
+def test_a_second_worker_on_the_machine_leaves_the_first_its_socket(cloud, worker, host):
+    worker.listen()
+    second = Worker(cloud.settings, cloud.database, run=host)
+    second.listen()
+    path = f"{cloud.settings.kumo.run_dir}/worker.sock"
+    assert (worker.socket.getsockname(), second.lock) == (path, None)
+    threading.Timer(0.2, second.wake).start()
+    started = now()
+    second._wait(10)
+    assert (now() - started).total_seconds() < 5
+    for one in (worker, second):
+        one.socket.close()
+    worker.lock.close()
+
+
+@pytest.mark.parametrize("holder", ["alive", "dead", "expired", "itself"])
+def test_a_host_whose_holder_is_gone_is_taken(cloud, worker, host, holder):
+    """Another worker took it for a run (not due again for minutes), and may have died since."""
+    owner = {
+        "alive": "another-machine:1:1",
+        "dead": build_worker_name().rsplit(":", 2)[0] + ":999999999:1",
+        "expired": "another-machine:1:1",
+        "itself": worker.name,
+    }[holder]
+    with cloud.database.write.begin() as session:
+        row = session.scalar(select(Host))
+        row.lease_owner, row.lease_expires_at = owner, now() + timedelta(seconds=-1 if holder == "expired" else 20)
+        row.next_run_at = now() + timedelta(seconds=300)
+    wait_s = worker.step()
+    assert bool(worker.active) == (holder != "alive")
+    assert wait_s <= 20.1 if holder == "alive" else True
+    for future in list(worker.active.values()):
+        future.result(timeout=10)
+    assert len(host.documents) == (0 if holder == "alive" else 1)
+
+
+def test_a_worker_takes_its_zones_alone(cloud, worker, host):
+    cloud.settings.worker.zones = ["elsewhere"]
+    make_server(cloud)
+    assert worker.step() > 20
+    assert not worker.active
+    cloud.settings.worker.zones = ["elsewhere", "nova"]
+    worker.step()
+    assert worker.active
+
+
 def test_old_runs_are_pruned(cloud, worker):
     cloud.settings.worker.keep_runs = 3
     for _ in range(8):

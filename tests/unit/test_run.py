@@ -61,9 +61,12 @@ def test_folders_of_killed_workers_are_pruned(settings):
     with pytest.raises(RuntimeError), run_folder(settings, "n1", {}, {}) as folder:
         raise RuntimeError
     assert not folder.exists()
-    folder.mkdir(mode=0o700)
-    assert prune_folders(settings) == 1
-    assert not folder.exists()
+    left = folder.with_name("run-999999999-1-abc")
+    left.mkdir(mode=0o700)
+    with run_folder(settings, "n1", {}, {}) as folder:  # as of another worker of this machine
+        assert prune_folders(settings) == 1
+        assert folder.exists()
+    assert not left.exists()
 
 
 def test_s39_the_environment_is_scrubbed(monkeypatch):

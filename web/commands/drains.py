@@ -12,6 +12,7 @@ import time
 from sqlalchemy import select
 
 from ..capacity import read_hosts
+from ..dispatch import announce_due
 from ..draining import Step, begin_drain, read_kept
 from ..errors import Problem
 from ..models import Database, Host, RequestLog, new_uuid, touch
@@ -31,12 +32,6 @@ def _find(session, name: str) -> Host | None:
 def _unknown(session, name: str) -> int:
     known = ", ".join(session.scalars(select(Host.name).order_by(Host.name))) or "none"
     return fail(f"no host {name!r}; known: {known}")
-
-
-def _nudge(settings) -> None:
-    from ..http import nudge
-
-    nudge(settings)
 
 
 def show_steps(steps: list[Step]) -> str:
@@ -121,7 +116,7 @@ def _empty_host(args, settings, evacuating: bool) -> int:
     while True:
         steps = _begin(database, settings, args, request_id, evacuating, tried)
         tried |= {one.server_id for one in steps if one.way in ("live-migration", "migration", "evacuation", "moving")}
-        _nudge(settings)
+        announce_due(settings, database)
         moving = sum(one.way not in ("stays",) for one in steps)
         if not args.wait or not moving or time.monotonic() > deadline:
             break
@@ -174,25 +169,27 @@ def fence_host(args, settings) -> int:
             f"make sure that {args.host} is off (cut its power) and say so with --it-is-off: a guest that still runs "
             "there and writes to what its successor writes to destroys it"
         )
-    with Database(settings.database.url).write.begin() as session:
+    database = Database(settings.database.url)
+    with database.write.begin() as session:
         read_hosts(session)
         host = _find(session, args.host)
         if host is None:
             return _unknown(session, args.host)
         news = apply_fence(session, settings, host, f"req-{new_uuid()}")
-    _nudge(settings)
+    announce_due(settings, database)
     print(f"host {args.host} is fenced{'' if news else ' already'}; next: kumo host evacuate {args.host}")
     return 0
 
 
 def unfence_host(args, settings) -> int:
     """It may come back: what was evacuated from it is removed there first."""
-    with Database(settings.database.url).write.begin() as session:
+    database = Database(settings.database.url)
+    with database.write.begin() as session:
         host = _find(session, args.host)
         if host is None:
             return _unknown(session, args.host)
         news, host.forced_down = host.forced_down, False
         touch(session, host.id)
-    _nudge(settings)
+    announce_due(settings, database)
     print(f"host {args.host} is {'no longer' if news else 'not'} fenced")
     return 0

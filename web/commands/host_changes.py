@@ -20,6 +20,7 @@ from sqlalchemy import select
 from ..desired.build import build_settings
 from ..desired.document import SETTINGS
 from ..desired.rows import Rows
+from ..dispatch import announce_due
 from ..models import Database, Host, touch
 from ..reconcile.run import find_playbook_executable
 
@@ -174,7 +175,9 @@ def prepare_host(args, settings) -> int:
     if status:
         return fail(f"host {args.host} is not prepared (what failed is above); mend it and run this again")
     if not args.check:
-        with Database(settings.database.url).write.begin() as session:
+        database = Database(settings.database.url)
+        with database.write.begin() as session:
             touch(session, session.scalar(select(Host.id).where(Host.name == args.host)))
+        announce_due(settings, database)
     print(f"host {args.host} is prepared; the worker brings it to its document within a minute (`kumo host list`)")
     return 0

@@ -7,6 +7,7 @@ import time
 
 from sqlalchemy import select
 
+from ..dispatch import nudge
 from ..models import Database, Host, HostRequest, Migration, RequestLog, Run, Server
 from .tables import show_table, show_time
 
@@ -76,8 +77,6 @@ def _find_run(session, begin: str) -> Run | None:
 
 def cancel_run(args, settings) -> int:
     """Have a run ended by its worker, with what it started here and on the host; wait until it has ended."""
-    from ..http import nudge  # Flask, which no other command here needs
-
     database = Database(settings.database.url)
     with database.write.begin() as session:
         run = _find_run(session, args.run)

@@ -9,6 +9,7 @@ import json
 import sys
 from dataclasses import asdict
 
+from ..dispatch import announce_due
 from ..models import Database
 from ..verification import Fault, apply_repair, find_host_faults, find_row_faults
 from .drift import look_at_hosts, read_hosts
@@ -56,11 +57,10 @@ def repair(args, settings) -> int:
     if not args.apply:
         print(f"{len(due)} to mend, {left} that are left to you; `kumo repair --apply` does it, and deletes nothing")
         return FAULTY if faults else 0
-    from ..http import nudge  # Flask, which no other command here needs
-
-    with Database(settings.database.url).write.begin() as session:
+    database = Database(settings.database.url)
+    with database.write.begin() as session:
         mended = apply_repair(session, due)
-    nudge(settings)
+    announce_due(settings, database)
     print(f"{mended} mended or given to the worker, {left} left to you; `kumo verify` in a minute tells what remains")
     if left:
         print('kumo: what has no REPAIR is not Kumo\'s to decide: docs/operations.md, "Orphans"', file=sys.stderr)

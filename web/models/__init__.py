@@ -1,6 +1,6 @@
 """Every model: wanted and observed columns side by side. Imports nothing of `web` outside this folder."""
 
-from .base import Base, Database, new_hex_id, new_uuid, now
+from .base import Base, Database, is_gone, new_hex_id, new_uuid, now
 from .hosts import Aggregate, AggregateHost, Host, HostRequest, RequestLog, Run, touch
 from .idempotency import IdempotentAnswer
 from .identity import Assignment, Domain, LoginFailure, Project, RevokedToken, Role, User
@@ -63,6 +63,7 @@ __all__ = [
     "VolumeType",
     "VolumeTypeAccess",
     "finish_actions",
+    "is_gone",
     "new_hex_id",
     "new_uuid",
     "now",

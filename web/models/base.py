@@ -11,10 +11,22 @@ import uuid
 from datetime import UTC, datetime
 
 from sqlalchemy import JSON, DateTime, MetaData, String, create_engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column, sessionmaker  # noqa: F401
 from sqlalchemy.types import TypeDecorator
 
 BUSY_TIMEOUT_MS = 15000
+# psycopg's (libpq's) options: a server that is gone without a word is noticed within some ten seconds.
+POSTGRESQL = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10000,
+}
+# SQLSTATE classes: connection exception, insufficient resources, operator intervention, system error.
+GONE_STATES = ("08", "53", "57", "58")
+GONE_NAMES = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
 
 
 class UTCDateTime(TypeDecorator):
@@ -70,13 +82,34 @@ class Database:
     def __init__(self, url: str):
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
-        arguments = {"connect_args": {"timeout": BUSY_TIMEOUT_MS / 1000}} if self.is_sqlite else {"pool_pre_ping": True}
-        self.engine = create_engine(url, **arguments)
+        if self.is_sqlite:
+            self.engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+        else:
+            self.engine = create_engine(url, connect_args=POSTGRESQL, pool_pre_ping=True)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _on_connect)
             event.listen(self.engine, "begin", _on_begin)
         self.read = sessionmaker(self.engine, expire_on_commit=False)
         self.write = sessionmaker(self.engine.execution_options(kumo_write=True), expire_on_commit=False)
+
+
+def is_gone(error: Exception) -> bool:
+    """Whether an error says that the database itself cannot be used now: not reached, shutting down, no disk.
+
+    The same transaction can be tried again later, and may or may not have been done. Sources: PostgreSQL's appendix A
+    (error codes; none where the connection ended), SQLite's result codes.
+    """
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    name = getattr(error.orig, "sqlite_errorname", None)
+    if name is not None:
+        return name.startswith(GONE_NAMES)
+    if not isinstance(error, OperationalError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    return state is None or state.startswith(GONE_STATES)
 
 
 def _on_connect(connection, record):

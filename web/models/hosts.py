@@ -115,16 +115,19 @@ class RequestLog(Base):
 
 
 def touch(session: Session, host_id: str | None, request_id: str | None = None) -> None:
-    """Say that the host's document has changed: one more generation, due at once, by this request."""
+    """Say that the host's document has changed: one more generation, due at once, by this request.
+
+    ``session.info["touched_hosts"]`` (id: zone) is for who tells the workers once the transaction is through.
+    """
     if host_id is None:
         return
     row = session.execute(
         update(Host)
         .where(Host.id == host_id)
         .values(generation=Host.generation + 1, next_run_at=None)
-        .returning(Host.generation)
+        .returning(Host.generation, Host.zone)
         .execution_options(synchronize_session=False)
     ).first()
     if row is not None and request_id is not None:
         session.add(HostRequest(host_id=host_id, generation=row[0], request_id=request_id))
-    session.info.setdefault("touched_hosts", set()).add(host_id)
+    session.info.setdefault("touched_hosts", {})[host_id] = row[1] if row is not None else ""

@@ -1,12 +1,13 @@
 """The worker: takes due hosts, runs one play against each, stores what was seen; again, for ever.
 
-Woken by a datagram on RUN_DIR/worker.sock and by the next timer; it keeps nothing in memory that
-rows do not have, so that it may be killed at any moment. Next room: `run.py`.
+Woken by a datagram on RUN_DIR/worker.sock, by messages where there is a broker, and by the next timer; it keeps
+nothing in memory that rows do not have, so that it may be killed at any moment. Next room: `run.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import signal
@@ -19,20 +20,24 @@ from pathlib import Path
 
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import load_only
 
 from ..desired import build_document, read_rows
 from ..errors import Problem
 from ..image_cleanup import remove_unneeded
-from ..models import Database, Host, HostRequest, IdempotentAnswer, Port, RequestLog, RevokedToken, Run, now
+from ..models import Database, Host, HostRequest, IdempotentAnswer, Port, RequestLog, RevokedToken, Run, is_gone, now
 from ..models.networks import ROUTER_GATEWAY
 from ..router_legs import sync_router_legs
-from .lease import build_worker_name, is_dead, renew_leases, take_lease
+from .lease import build_worker_name, is_dead, is_held, renew_leases, take_lease
+from .messages import Messages
 from .observe import mark_requests, store_outcome
 from .run import Outcome, prune_folders, run_host, scrub_environment
 from .warming import Warming
 
 LOG = logging.getLogger("kumo.worker")
 LONGEST_WAIT_S = 30.0
+SHARED_WAIT_S = 3.0  # between looks at rows that others change, too
 DATABASE_WAIT_S = 2.0
 CLEANING_S = 60.0
 TRIES = 4  # to store a run
@@ -47,10 +52,15 @@ class Worker:
         self.name = build_worker_name()
         self.run = run
         self.stopping = threading.Event()
-        self.active: dict[str, Future] = {}
+        self.active: dict[str, Future] = {}  # changed by the loop's and the messages' threads, under `taking`
+        self.taking = threading.Lock()
         self.cancels: dict[str, threading.Event] = {}  # by the ids of this worker's runs
         self.pool = ThreadPoolExecutor(settings.worker.parallel_runs, thread_name_prefix="run")
         self.socket: socket.socket | None = None
+        self.lock = None  # the file whose lock makes this the worker that nudges on this machine come to
+        self.messages = Messages(settings, self.take) if settings.worker.broker else None
+        shared = self.messages or not self.database.is_sqlite
+        self.longest_wait_s = SHARED_WAIT_S if shared else LONGEST_WAIT_S
         self.warming = Warming(settings)
         self.cleaned_at = -CLEANING_S  # time.monotonic() of the last look for files that nothing needs
 
@@ -62,19 +72,23 @@ class Worker:
         signal.signal(signal.SIGTERM, lambda *_: self.stop())
         signal.signal(signal.SIGINT, lambda *_: self.stop())
         self.listen()
-        self.recover()
+        self._recover_when_possible()
+        if self.messages:
+            self.messages.start(self._read_zones())
         LOG.info("worker %s serves %s", self.name, self.database.engine.url.render_as_string())
-        self.warming.ensure()
+        self._keep_warm()
         heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         heartbeat.start()
         while not self.stopping.is_set():
             try:
                 wait_s = self.step()
-            except DBAPIError as error:
+            except (DBAPIError, PoolTimeout) as error:
                 LOG.error("the database does not answer: %s", error)
                 wait_s = DATABASE_WAIT_S
             self._wait(wait_s)
-            self.warming.ensure()
+            self._keep_warm()
+        if self.messages:
+            self.messages.end()
         self.warming.end()
         self.pool.shutdown(wait=True, cancel_futures=True)
 
@@ -83,14 +97,36 @@ class Worker:
         self.stopping.set()
         self.wake()
 
+    def _recover_when_possible(self) -> None:
+        while not self.stopping.is_set():
+            try:
+                return self.recover()
+            except (DBAPIError, PoolTimeout) as error:
+                LOG.error("the database does not answer: %s", error)
+                self._wait(DATABASE_WAIT_S)
+
     def listen(self) -> None:
-        """Bind the socket that nudges come to."""
-        path = Path(self.settings.kumo.run_dir) / "worker.sock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
+        """Bind the socket that nudges come to; a second worker on a machine has one that only itself knows."""
+        folder = Path(self.settings.kumo.run_dir)
+        folder.mkdir(parents=True, exist_ok=True)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        lock = (folder / "worker.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            self.socket.bind("")  # in the abstract namespace, gone with this process
+            return
+        self.lock = lock
+        path = folder / "worker.sock"
+        path.unlink(missing_ok=True)
         self.socket.bind(str(path))
         os.chmod(path, 0o660)
+
+    def _keep_warm(self) -> None:
+        """One warm ansible-playbook a machine: its first worker's, for all of them."""
+        if self.lock is not None:
+            self.warming.ensure()
 
     def wake(self) -> None:
         """Wake this worker's own loop."""
@@ -100,7 +136,7 @@ class Worker:
                 sender.sendto(b"", self.socket.getsockname())
 
     def _wait(self, seconds: float) -> None:
-        self.socket.settimeout(max(0.01, min(seconds, LONGEST_WAIT_S)))
+        self.socket.settimeout(max(0.01, min(seconds, self.longest_wait_s)))
         with contextlib.suppress(TimeoutError):
             self.socket.recv(16)
             self.socket.setblocking(False)
@@ -110,12 +146,12 @@ class Worker:
 
     def _beat(self) -> None:
         while not self.stopping.wait(self.settings.worker.lease_s / 3):
-            if self.active:
+            if working := list(self.active):
                 try:
                     self._read_cancels()
                     with self.database.write.begin() as session:
-                        renew_leases(session, self.name, self.settings.worker.lease_s)
-                except DBAPIError as error:
+                        renew_leases(session, self.name, working, self.settings.worker.lease_s)
+                except (DBAPIError, PoolTimeout) as error:
                     LOG.error("heartbeat: the database does not answer: %s", error)
 
     # the work
@@ -147,22 +183,55 @@ class Worker:
 
     def step(self) -> float:
         """Start runs for all hosts that are due; seconds until the next one will be."""
-        for host_id in [host_id for host_id, future in self.active.items() if future.done()]:
-            self.active.pop(host_id).result()
+        with self.taking:
+            for host_id in [host_id for host_id, future in self.active.items() if future.done()]:
+                self.active.pop(host_id).result()
         self._clean()
         self._read_cancels()
         with self.database.read() as session:
+            # Hosts that somebody holds, too: the holder may have died, here or (when its lease runs out) elsewhere.
             due = session.scalars(
-                select(Host.id)
-                .where(or_(Host.next_run_at.is_(None), Host.next_run_at <= now()))
+                self._choose(select(Host).options(load_only(Host.lease_owner, Host.lease_expires_at)))
+                .where(or_(Host.next_run_at.is_(None), Host.next_run_at <= now(), Host.lease_owner.is_not(None)))
                 .order_by(Host.observed_at)
             ).all()
-        for host_id in due:
-            if host_id not in self.active and not self.stopping.is_set():
-                self.active[host_id] = self.pool.submit(self._work, host_id)
-        with self.database.read() as session:
-            following = session.scalar(select(func.min(Host.next_run_at)).where(Host.next_run_at > now()))
-        return LONGEST_WAIT_S if following is None else (following - now()).total_seconds() + 0.005
+            following = session.scalar(self._choose(select(func.min(Host.next_run_at))).where(Host.next_run_at > now()))
+            if self.messages and not self.settings.worker.zones:
+                self.messages.add_zones(session.scalars(select(Host.zone).distinct()))
+        held = [host.lease_expires_at for host in due if not self._take(host)]
+        soonest = min((moment for moment in (following, *held) if moment is not None), default=None)
+        return self.longest_wait_s if soonest is None else (soonest - now()).total_seconds() + 0.005
+
+    def _choose(self, statement):
+        """The statement for the hosts of this worker's zones."""
+        zones = self.settings.worker.zones
+        return statement.where(Host.zone.in_(zones)) if zones else statement
+
+    def _read_zones(self) -> list[str]:
+        """The zones whose queues this worker consumes, to begin with; those of further hosts come in `step`."""
+        return self.settings.worker.zones or [self.settings.compute.availability_zone]
+
+    def _take(self, host: Host) -> bool:
+        """Have a host worked on that is due, or whose holder is gone; False where another worker holds it."""
+        with self.taking:
+            if host.id in self.active or self.stopping.is_set():
+                return True
+            if is_held(host) and host.lease_owner != self.name:
+                return False
+            self.active[host.id] = self.pool.submit(self._work, host.id)
+        return True
+
+    def take(self, host_id: str) -> None:
+        """A message says that this host is due: take it, if its row says so too."""
+        LOG.debug("told that host %s is due", host_id)
+        try:
+            with self.database.read() as session:
+                host = session.get(Host, host_id)
+        except (DBAPIError, PoolTimeout) as error:
+            LOG.error("the database does not answer: %s", error)
+            return
+        if host is not None and (host.next_run_at is None or host.next_run_at <= now()):
+            self._take(host)
 
     def _read_cancels(self) -> None:
         """Tell runs under way that somebody wants them to end."""
@@ -191,7 +260,7 @@ class Worker:
 
     def _postpone(self, host_id: str) -> None:
         """Try a host again later whose run could not even be made or stored."""
-        with contextlib.suppress(DBAPIError), self.database.write.begin() as session:
+        with contextlib.suppress(DBAPIError, PoolTimeout), self.database.write.begin() as session:
             session.execute(
                 update(Host)
                 .where(Host.id == host_id, or_(Host.lease_owner == self.name, Host.lease_owner.is_(None)))
@@ -208,9 +277,7 @@ class Worker:
         with self.database.write.begin() as session:
             fence = take_lease(session, host_id, self.name, self.settings.worker.lease_s)
             if fence is None:
-                host = session.get(Host, host_id)
-                host.next_run_at = min(host.lease_expires_at or now(), now() + timedelta(seconds=5))
-                return None
+                return None  # whoever holds it looks again when it ends; if that is never, its lease runs out
             session.execute(  # whoever began those no longer holds the host
                 update(Run)
                 .where(Run.host_id == host_id, Run.state == "running", Run.fence < fence)
@@ -244,19 +311,29 @@ class Worker:
         return outcome
 
     def _store(self, run_id: str, document: dict, outcome: Outcome) -> bool:
-        """Store what a run brought back; again where another transaction that holds hosts was in the way."""
-        for attempt in range(TRIES):
+        """Store what a run brought back; again where another transaction was in the way, or the database is gone.
+
+        Until it is back, or this worker is ended: what was seen is not lost. Where another worker has taken the host
+        meanwhile, its fence says so.
+        """
+        attempt = 0
+        while True:
             try:
                 with self.database.write.begin() as session:
                     run = session.get(Run, run_id)
                     stored = store_outcome(session, self.settings, run, document, outcome)
                     self._prune(session)
                 return stored
-            except (IntegrityError, OperationalError) as error:
-                if attempt == TRIES - 1 or error.connection_invalidated:
+            except (IntegrityError, OperationalError, PoolTimeout) as error:
+                if is_gone(error) or isinstance(error, PoolTimeout):
+                    LOG.error("run %s waits to be stored: the database does not answer: %s", run_id, error)
+                    if self.stopping.wait(DATABASE_WAIT_S):
+                        raise
+                    continue
+                attempt += 1
+                if attempt == TRIES:
                     raise
-                time.sleep(0.02 * (attempt + 1))
-        return False
+                time.sleep(0.02 * attempt)
 
     def _prune(self, session) -> None:
         """Keep the tables of runs, requests and revoked tokens bounded."""

@@ -22,6 +22,8 @@ import ansible_runner
 import yaml
 from ansible_runner.config.runner import RunnerConfig
 
+from .processes import build_process_name, is_alive
+
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
 
 # What ansible-core 2.19 puts before ssh's own words, and in place of a traceback that it does not show.
@@ -118,7 +120,7 @@ def run_folder(settings, host_name: str, connection: dict, document: dict):
     """A private folder with the run's inventory; gone afterwards whatever happens."""
     root = Path(settings.worker.runs_dir)
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="run-", dir=root))
+    folder = Path(tempfile.mkdtemp(prefix=f"run-{build_process_name()}-", dir=root))
     try:
         inventory = folder / "inventory"
         inventory.mkdir(mode=0o700)
@@ -130,11 +132,17 @@ def run_folder(settings, host_name: str, connection: dict, document: dict):
 
 
 def prune_folders(settings) -> int:
-    """Remove run folders that a killed worker left; how many."""
-    folders = list(Path(settings.worker.runs_dir).glob("run-*"))
+    """Remove run folders that a killed process left; how many. Other processes of this machine keep theirs."""
+    folders = [path for path in Path(settings.worker.runs_dir).glob("run-*") if not is_in_use(path)]
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     return len(folders)
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether the process that made a run's folder lives."""
+    parts = folder.name.split("-")
+    return len(parts) == 4 and is_alive(f"{parts[1]}-{parts[2]}")
 
 
 def build_environment(settings) -> dict[str, str]:
