@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -47,7 +48,8 @@ def main() -> int:
     args = parser.parse_args()
     lab = CloudLab()
     host = lab.groups["storage"][0]
-    cloud = openstack.connect(cloud="kumo", load_yaml_config=True, config_files=[str(lab.write_clouds())])
+    os.environ["OS_CLIENT_CONFIG_FILE"] = str(lab.write_clouds())
+    cloud = openstack.connect(cloud="kumo")
     by_hand, by_kumo = [], []
     for number in range(args.rounds):
         name = f"bench{number}"
