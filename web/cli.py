@@ -111,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text).add_subparsers(metavar="ACTION", required=True)
 
     one = add(commands, "serve", serve, "Serve the API in the foreground.")
-    one.add_argument("--services", metavar="A,B", help="only these: identity, compute, volume, network, image")
+    one.add_argument("--services", metavar="A,B", help="only these: identity, compute, volume, network, image, admin")
     add(commands, "worker", worker, "Bring hosts to what the API recorded, until ended.")
     add(commands, "status", _later("checks", "status"), "Whether API, database, worker and hosts are alive.")
     one = add(commands, "bootstrap", bootstrap, "Make the first projects, users, roles, flavors, network and host.")
@@ -143,7 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     one.add_argument("hosts", nargs="*", metavar="HOST", help="by default all that are not fenced")
     one.add_argument("--diff", action="store_true", help="with the differences themselves")
-    one.add_argument("--json", action="store_true", help="for other programs: [{host, actions, diff, error}]")
+    one.add_argument("--json", action="store_true", help="for other programs: [{name, actions, diff, error}]")
     one = add(
         commands,
         "verify",

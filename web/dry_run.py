@@ -10,11 +10,11 @@ They are the whole of that host's next run, other requests' that wait for it inc
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import select
 
 from .desired import build_document, read_rows
+from .drift import build_drift, look_at_hosts
 from .errors import BadRequest, Conflict
 from .models import Host
 from .policy import ADMIN, rule
@@ -65,18 +65,6 @@ def build_tried(context, response) -> Tried:
 
 def build_reply(settings, tried: Tried) -> Reply:
     """What is answered: {dry_run: {status, body, hosts: [{name, actions, diff, error}]}}."""
-    from .reconcile import run  # with ansible_runner, which no other request needs
-
-    def check(pair: tuple[Host, dict]) -> dict:
-        host, document = pair
-        outcome = run.run_host(settings, host.name, dict(host.connection), document, check=True)
-        return {
-            "name": host.name,
-            "actions": outcome.result.get("actions", []),
-            "diff": outcome.result.get("diff", []),
-            "error": outcome.error,
-        }
-
-    with ThreadPoolExecutor(max(1, len(tried.documents))) as pool:
-        hosts = list(pool.map(check, tried.documents))
+    looks = look_at_hosts(settings, tried.documents)
+    hosts = [build_drift(host, look) for (host, _), look in zip(tried.documents, looks, strict=True)]
     return Reply({"dry_run": {**tried.answer, "hosts": hosts}})

@@ -1,7 +1,7 @@
 """What rows, files and hosts say of each other that does not fit: orphans both ways, and what nobody holds any more.
 
 `find_row_faults` is of rows and of the control plane's own files, `find_host_faults` of one host's document and what
-its check mode saw; both are lists of `Fault`. `apply_repair` mends rows alone. Next room: `commands/verification.py`.
+its check mode saw; both are lists of `Fault`. `apply_repair` mends rows alone. Next room: `drift.py`, which looks.
 """
 
 from __future__ import annotations
@@ -13,10 +13,23 @@ from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
 from .image_store import list_images
-from .models import FloatingIP, Host, Image, Migration, Port, Router, Run, Server, Volume, VolumeAttachment, now
+from .models import (
+    FloatingIP,
+    Host,
+    Image,
+    Migration,
+    Port,
+    Router,
+    Run,
+    Server,
+    Volume,
+    VolumeAttachment,
+    mark_due,
+    now,
+)
 from .models.networks import COMPUTE
 from .reconcile.lease import is_dead
-from .reconcile.run import is_in_use
+from .reconcile.processes import is_in_use
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,14 @@ class Fault:
     id: str
     problem: str
     repair: str  # empty: nothing that `kumo repair` does
+
+
+def find_faults(session: Session, settings, looks: list) -> list[Fault]:
+    """Of rows and files, and of hosts that were looked at: ``looks`` are ((host, document), outcome)."""
+    faults = find_row_faults(session, settings)
+    for (host, document), look in looks:
+        faults += find_host_faults(host, document, look)
+    return faults
 
 
 def find_row_faults(session: Session, settings) -> list[Fault]:
@@ -144,13 +165,16 @@ def apply_repair(session: Session, faults: list[Fault]) -> int:
             if not is_dead(host.lease_owner) and host.lease_expires_at >= now():
                 continue  # somebody has taken it meanwhile
             host.lease_owner = host.lease_expires_at = host.next_run_at = None
+            mark_due(session, host.id, host.zone)
         elif fault.repair == "end it":
             run = session.get(Run, fault.id)
             if run is None or run.state != "running":
                 continue
             run.state, run.error, run.finished_at = "lost", "ended by kumo repair: nobody was at work on it", now()
         elif fault.repair:
-            session.scalar(select(Host).where(Host.name == fault.where)).next_run_at = None
+            host = session.scalar(select(Host).where(Host.name == fault.where))
+            host.next_run_at = None
+            mark_due(session, host.id, host.zone)
         else:
             continue
         mended += 1

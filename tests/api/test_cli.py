@@ -164,12 +164,12 @@ def test_drift_says_what_differs(cloud, kumo, monkeypatch, outcome, code, printe
         asked.append((name, check, document["generation"]))
         return outcome
 
-    monkeypatch.setattr("web.commands.drift.run_host", look)
+    monkeypatch.setattr("web.reconcile.run.run_host", look)
     status, out, err = kumo("drift")
     assert (status, printed in out + err) == (code, True), out + err
     before = read_host(cloud)
     assert asked == [(before.name, True, before.generation)]
-    assert json.loads(kumo(f"drift {before.name} --json")[1])[0]["host"] == before.name
+    assert json.loads(kumo(f"drift {before.name} --json")[1])[0]["name"] == before.name
     status, out, _ = kumo("drift --diff")
     assert ("flushed" in out) == (outcome is DRIFTED)
     assert read_host(cloud).generation == before.generation

@@ -38,7 +38,7 @@ def kumo(cloud, tmp_path, capsys, monkeypatch):
 
     run.look = Outcome(ok=True, result={"observed": {}, "actions": []})
     run.images = tmp_path / "images"
-    monkeypatch.setattr("web.commands.drift.run_host", lambda *_, check: run.look)
+    monkeypatch.setattr("web.reconcile.run.run_host", lambda *_, check: run.look)
     return run
 
 

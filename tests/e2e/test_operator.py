@@ -83,10 +83,15 @@ def test_plan_shows_drift_and_the_loop_repairs_it():
         planned = kumo(f"plan {HOST}")
         drifted = kumo("drift --diff", code=3)
         assert "firewall" in kumo("verify", code=3)
+        session = sdk.connect(cloud="kumo-admin").session
+        told = session.get(f"{session.get_endpoint(service_type='kumo-admin')}/hosts/{HOST}/drift").json()["drift"]
         assert "changed=1" in planned
         assert "firewall" in planned
         assert "firewall" in drifted
         assert chain in drifted
+        assert (told["name"], told["error"]) == (HOST, None)
+        assert "firewall" in {action["section"] for action in told["actions"]}
+        assert chain in str(told["diff"])
         assert f"-A {chain} " not in read_chains()
     finally:
         os.kill(worker, signal.SIGCONT)

@@ -51,7 +51,11 @@ def find_fault(path: Path, name: str) -> str | None:
         service = where.split("/")[2]
         if _is(name, "web.resources") and not where.endswith("resources/__init__.py"):
             target = name.split(".")[2:3]
-            if target and target[0] in ("identity", "compute", "image", "network", "volume") and target[0] != service:
+            if (
+                target
+                and target[0] in ("identity", "compute", "image", "network", "volume", "admin")
+                and target[0] != service
+            ):
                 return "services do not import each other's resources"
     return None
 

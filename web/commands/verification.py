@@ -11,8 +11,8 @@ from dataclasses import asdict
 
 from ..dispatch import announce_due
 from ..models import Database
-from ..verification import Fault, apply_repair, find_host_faults, find_row_faults
-from .drift import look_at_hosts, read_hosts
+from ..verification import Fault, apply_repair, find_faults
+from .drift import look
 from .tables import show_table
 
 FAULTY = 3
@@ -20,14 +20,11 @@ FAULTY = 3
 
 def _find_faults(args, settings) -> list[Fault] | None:
     """Of rows and files, and of the hosts; None where a host's name is unknown."""
-    pairs = read_hosts(settings, args.hosts)
-    if pairs is None:
+    looks = look(settings, args.hosts)
+    if looks is None:
         return None
     with Database(settings.database.url).read() as session:
-        faults = find_row_faults(session, settings)
-    for (host, document), look in zip(pairs, look_at_hosts(settings, pairs), strict=True):
-        faults += find_host_faults(host, document, look)
-    return faults
+        return find_faults(session, settings, looks)
 
 
 def _print(faults: list[Fault]) -> None:

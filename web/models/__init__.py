@@ -1,7 +1,7 @@
 """Every model: wanted and observed columns side by side. Imports nothing of `web` outside this folder."""
 
 from .base import Base, Database, is_gone, new_hex_id, new_uuid, now
-from .hosts import Aggregate, AggregateHost, Host, HostRequest, RequestLog, Run, touch
+from .hosts import Aggregate, AggregateHost, Host, HostRequest, RequestLog, Run, mark_due, touch
 from .idempotency import IdempotentAnswer
 from .identity import Assignment, Domain, LoginFailure, Project, RevokedToken, Role, User
 from .images import Image, ImageMember
@@ -64,6 +64,7 @@ __all__ = [
     "VolumeTypeAccess",
     "finish_actions",
     "is_gone",
+    "mark_due",
     "new_hex_id",
     "new_uuid",
     "now",

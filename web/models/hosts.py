@@ -115,10 +115,7 @@ class RequestLog(Base):
 
 
 def touch(session: Session, host_id: str | None, request_id: str | None = None) -> None:
-    """Say that the host's document has changed: one more generation, due at once, by this request.
-
-    ``session.info["touched_hosts"]`` (id: zone) is for who tells the workers once the transaction is through.
-    """
+    """Say that the host's document has changed: one more generation, due at once, by this request."""
     if host_id is None:
         return
     row = session.execute(
@@ -130,4 +127,9 @@ def touch(session: Session, host_id: str | None, request_id: str | None = None) 
     ).first()
     if row is not None and request_id is not None:
         session.add(HostRequest(host_id=host_id, generation=row[0], request_id=request_id))
-    session.info.setdefault("touched_hosts", {})[host_id] = row[1] if row is not None else ""
+    mark_due(session, host_id, row[1] if row is not None else "")
+
+
+def mark_due(session: Session, host_id: str, zone: str) -> None:
+    """Have workers told of a host once the transaction is through: ``session.info["touched_hosts"]`` is {id: zone}."""
+    session.info.setdefault("touched_hosts", {})[host_id] = zone

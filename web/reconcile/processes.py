@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 def read_start_time(pid: int) -> str | None:
@@ -23,3 +24,9 @@ def is_alive(name: str) -> bool:
     """Whether the process of this name (PID-START) lives."""
     pid, _, started = name.partition("-")
     return pid.isdigit() and read_start_time(int(pid)) == started
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether the process that made a run's folder (run-PID-START-…) lives."""
+    parts = folder.name.split("-")
+    return len(parts) == 4 and is_alive(f"{parts[1]}-{parts[2]}")

@@ -22,7 +22,7 @@ import ansible_runner
 import yaml
 from ansible_runner.config.runner import RunnerConfig
 
-from .processes import build_process_name, is_alive
+from .processes import build_process_name, is_in_use
 
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
 
@@ -137,12 +137,6 @@ def prune_folders(settings) -> int:
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     return len(folders)
-
-
-def is_in_use(folder: Path) -> bool:
-    """Whether the process that made a run's folder lives."""
-    parts = folder.name.split("-")
-    return len(parts) == 4 and is_alive(f"{parts[1]}-{parts[2]}")
 
 
 def build_environment(settings) -> dict[str, str]:
