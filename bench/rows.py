@@ -17,7 +17,8 @@ from sqlalchemy import select
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _free_port() -> int:
+def find_port() -> int:
+    """A port of loopback that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -77,13 +78,22 @@ def _fill(settings, servers: int) -> str:
     return token
 
 
+def wait_until_served(port: int) -> None:
+    """Until something listens at the port, for half a minute at most."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+        time.sleep(0.1)
+
+
 @contextlib.contextmanager
 def serve_rows(servers: int):
     """(port, token) of an API of one process over that many servers; ended and removed afterwards."""
     from web.settings import load_settings
 
     with tempfile.TemporaryDirectory() as folder:
-        port = _free_port()
+        port = find_port()
         config = Path(folder) / "kumo.conf"
         config.write_text(
             f"[kumo]\nstate_dir = {folder}/state\nrun_dir = {folder}/run\nlog_dir =\n"
@@ -98,11 +108,7 @@ def serve_rows(servers: int):
             cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         try:
-            deadline = time.monotonic() + 30
-            while time.monotonic() < deadline:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                    break
-                time.sleep(0.1)
+            wait_until_served(port)
             yield port, token
         finally:
             process.send_signal(signal.SIGTERM)

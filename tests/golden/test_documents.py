@@ -15,6 +15,7 @@ import yaml
 
 from web.desired import Rows, build_document
 from web.desired.document import SCHEMA
+from web.desired.rows import FarPort
 from web.models import (
     Address,
     FloatingIP,
@@ -156,10 +157,14 @@ def build_second_host() -> Rows:
     rows.following = {uid(43): uid(33)}
     guest = {"device_owner": "compute:nova"}
     rows.ports = [make_port(43, trunk, trunk_subnet, "10.0.80.9", device_id=uid(33), host_id=uid(3), **guest)]
-    rows.far_ports = [
+    far = [
         make_port(40, network, subnet, "10.0.10.5", device_id=uid(30), host_id=uid(1), **guest),
         make_port(41, network, subnet, "10.0.10.6", device_id=uid(32), host_id=uid(1), **guest),
         make_port(42, trunk, trunk_subnet, "10.0.80.6", device_id=uid(34), host_id=uid(1), **guest),
+    ]
+    rows.far_ports = [
+        FarPort(p.id, p.network_id, p.mac_address, p.host_id, p.device_id, [row.address for row in p.addresses])
+        for p in far
     ]
     rows.moving = {uid(32)}
     rows.far_hosts = {network.id: {uid(1), uid(4)}, trunk.id: {uid(1), uid(5)}}

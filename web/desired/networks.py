@@ -6,7 +6,7 @@ import netaddr
 
 from ..models.networks import GATEWAYS, ROUTER_INTERFACE
 from ..models.reach import join_ties
-from .rows import Rows
+from .rows import FarPort, Rows
 
 
 def choose_homes(rows: Rows) -> dict[str, str]:
@@ -30,11 +30,12 @@ def choose_peers(rows: Rows) -> dict[str, list[str]]:
     """{network id: tunnel addresses of the other hosts that have it}: with a guest on it, or behind its routers."""
     ties = {(p.network_id, p.device_id) for p in rows.router_ports if p.device_owner == ROUTER_INTERFACE}
     joined = join_ties(ties)
+    tunnels = {host_id: netaddr.IPAddress(address) for host_id, address in rows.tunnel_addresses.items()}
     peers = {}
     for network in rows.networks:
         hosts = set().union(*(rows.far_hosts.get(one, set()) for one in joined.get(network.id, {network.id})))
-        found = {rows.tunnel_addresses[host_id] for host_id in hosts if host_id in rows.tunnel_addresses}
-        peers[network.id] = [str(address) for address in sorted(map(netaddr.IPAddress, found))]
+        found = {tunnels[host_id] for host_id in hosts if host_id in tunnels}
+        peers[network.id] = [str(address) for address in sorted(found)]
     return peers
 
 
@@ -48,7 +49,7 @@ def _segmentation(network, rows: Rows, peers: list[str]) -> dict:
     return {"type": "local"}
 
 
-def _build_elsewhere(network, rows: Rows) -> list[dict]:
+def _build_elsewhere(network, rows: Rows, far_ports: list[FarPort]) -> list[dict]:
     """The document's ``elsewhere``: a port that moves has no tunnel, so that its frames go to all hosts."""
     if network.external:
         return []
@@ -57,13 +58,12 @@ def _build_elsewhere(network, rows: Rows) -> list[dict]:
         {
             "port": port.id,
             "mac": port.mac_address,
-            "addresses": [row.address for row in port.addresses],
+            "addresses": port.addresses,
             "tunnel": rows.tunnel_addresses.get(port.host_id)
             if by_tunnel and port.device_id not in rows.moving
             else None,
         }
-        for port in rows.far_ports
-        if port.network_id == network.id
+        for port in far_ports
     ]
 
 
@@ -77,6 +77,9 @@ def build_networks(rows: Rows) -> list[dict]:
     dhcp = {row.subnet_id: row.address for port in rows.dhcp_ports for row in port.addresses}
     hostnames = {server.id: server.hostname for server in rows.servers}
     peers = choose_peers(rows)
+    far_ports: dict[str, list[FarPort]] = {}
+    for port in rows.far_ports:
+        far_ports.setdefault(port.network_id, []).append(port)
     documents = []
     for network in rows.networks:
         home = {"kind": "network", "id": network.id}
@@ -120,7 +123,7 @@ def build_networks(rows: Rows) -> list[dict]:
                     for port in rows.ports
                     if port.network_id == network.id
                 ],
-                "elsewhere": _build_elsewhere(network, rows),
+                "elsewhere": _build_elsewhere(network, rows, far_ports.get(network.id, [])),
             }
         )
     return documents

@@ -7,11 +7,13 @@ to everything those routers join. Owns the reading; `build.py` and its neighbour
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from ..models import (
+    Address,
     FloatingIP,
     Host,
     Image,
@@ -32,6 +34,17 @@ from ..models.networks import COMPUTE, DHCP, GATEWAYS, ROUTER_INTERFACE
 from .moves import choose_part, keeps_ports
 
 
+class FarPort(NamedTuple):
+    """What a document says of a guest's port on another host: there are thousands, so no whole rows."""
+
+    id: str
+    network_id: str
+    mac_address: str
+    host_id: str | None
+    device_id: str
+    addresses: list[str]
+
+
 @dataclass
 class Rows:
     """What `build_document` takes; every list sorted by id."""
@@ -45,7 +58,7 @@ class Rows:
     networks: list[Network] = field(default_factory=list)
     subnets: dict[str, list[Subnet]] = field(default_factory=dict)  # by network id
     router_ports: list[Port] = field(default_factory=list)  # interfaces, and this host's legs on external networks
-    far_ports: list[Port] = field(default_factory=list)  # of guests on other hosts, and of those that move
+    far_ports: list[FarPort] = field(default_factory=list)  # of guests on other hosts, and of those that move
     far_hosts: dict[str, set[str]] = field(default_factory=dict)  # network id: other hosts that have a port on it
     moving: set[str] = field(default_factory=set)  # ids of servers on their way from one host to another
     following: dict[str, str] = field(default_factory=dict)  # port id: server id, of those that move alive
@@ -177,10 +190,10 @@ def _read_networks(session: Session, rows: Rows, port_options) -> None:
         session,
         select(FloatingIP).join(Port, Port.id == FloatingIP.port_id).where(FloatingIP.router_id.in_(router_ids), here),
     )
-    _read_far(session, rows, network_ids, port_options)
+    _read_far(session, rows, network_ids)
 
 
-def _read_far(session: Session, rows: Rows, network_ids: set[str], port_options) -> None:
+def _read_far(session: Session, rows: Rows, network_ids: set[str]) -> None:
     """Ports that other hosts have on these networks, those hosts, and which of their guests move."""
     if not network_ids:
         return
@@ -196,8 +209,13 @@ def _read_far(session: Session, rows: Rows, network_ids: set[str], port_options)
     rows.moving = {row.server_id for row in moves}
     inner = [network.id for network in rows.networks if not network.external]
     far = or_(Port.host_id != rows.host.id, Port.id.in_([row.id for row in moves]))
-    guests = select(Port).where(Port.network_id.in_(inner), Port.device_owner.startswith(COMPUTE), far)
-    rows.far_ports = _sorted(session, guests.options(*port_options))
+    guests = (Port.network_id.in_(inner), Port.device_owner.startswith(COMPUTE), far)
+    columns = (Port.id, Port.network_id, Port.mac_address, Port.host_id, Port.device_id)
+    found = {row.id: FarPort(*row, []) for row in session.execute(select(*columns).where(*guests).order_by(Port.id))}
+    addresses = select(Address.port_id, Address.address).join(Port, Port.id == Address.port_id).where(*guests)
+    for port_id, address in session.execute(addresses.order_by(Address.id)):
+        found[port_id].addresses.append(address)
+    rows.far_ports = list(found.values())
     there = select(Port.network_id, Port.host_id).where(Port.network_id.in_(network_ids), Port.host_id.is_not(None))
     pairs = {tuple(row) for row in session.execute(there.distinct())}
     pairs |= {(row.network_id, host_id) for row in moves for host_id in (row.source_host_id, row.dest_host_id)}
@@ -216,10 +234,9 @@ def _read_groups(session: Session, rows: Rows) -> None:
     if not named:
         return
     members = session.execute(
-        select(PortSecurityGroup.security_group_id, Port)
-        .join(Port, Port.id == PortSecurityGroup.port_id)
+        select(PortSecurityGroup.security_group_id, Address.address)
+        .join(Address, Address.port_id == PortSecurityGroup.port_id)
         .where(PortSecurityGroup.security_group_id.in_(named))
-        .options(selectinload(Port.addresses))
     )
-    for group_id, port in members:
-        rows.group_addresses.setdefault(group_id, []).extend(row.address for row in port.addresses)
+    for group_id, address in members:
+        rows.group_addresses.setdefault(group_id, []).append(address)

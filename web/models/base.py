@@ -77,7 +77,7 @@ def new_hex_id() -> str:
 
 
 class Database:
-    """An engine and its two kinds of sessions: ``read()`` and ``write()``."""
+    """An engine and its kinds of sessions: ``read()``, ``write()``, and ``snapshot()`` for rows of one moment."""
 
     def __init__(self, url: str):
         self.url = url
@@ -90,6 +90,8 @@ class Database:
             event.listen(self.engine, "connect", _on_connect)
             event.listen(self.engine, "begin", _on_begin)
         self.read = sessionmaker(self.engine, expire_on_commit=False)
+        one_moment = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}  # SQLite's are always that
+        self.snapshot = sessionmaker(self.engine.execution_options(**one_moment), expire_on_commit=False)
         self.write = sessionmaker(self.engine.execution_options(kumo_write=True), expire_on_commit=False)
 
 

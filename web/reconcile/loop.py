@@ -273,7 +273,11 @@ class Worker:
             )
 
     def run_once(self, host_id: str) -> Outcome | None:
-        """One run against the host: lease, document, play, store. None where another worker has it."""
+        """One run against the host: lease, document, play, store. None where another worker has it.
+
+        The document is built from one snapshot of the rows, outside of any transaction that holds others up: on a large
+        host that takes a good part of a second.
+        """
         with self.database.write.begin() as session:
             fence = take_lease(session, host_id, self.name, self.settings.worker.lease_s)
             if fence is None:
@@ -283,15 +287,19 @@ class Worker:
                 .where(Run.host_id == host_id, Run.state == "running", Run.fence < fence)
                 .values(state="lost", error="the run did not end before the next one began", finished_at=now())
             )
+            # Not due again until this run is stored, unless a request comes in.
+            again_at = now() + timedelta(seconds=self.settings.worker.run_timeout_s + 30)
+            session.get(Host, host_id).next_run_at = again_at
+        with self.database.snapshot() as session:
             host = session.get(Host, host_id)
             document = build_document(read_rows(session, host), self.settings, fence)
-            run = Run(host_id=host_id, generation=host.generation, fence=fence, worker=self.name)
+            name, connection = host.name, dict(host.connection)
+        with self.database.write.begin() as session:
+            run = Run(host_id=host_id, generation=document["generation"], fence=fence, worker=self.name)
             session.add(run)
             session.flush()
             mark_requests(session, run)
-            # Not due again until this run is stored, unless a request comes in.
-            host.next_run_at = now() + timedelta(seconds=self.settings.worker.run_timeout_s + 30)
-            name, connection, run_id = host.name, dict(host.connection), run.id
+            run_id = run.id
         self.cancels[run_id] = cancelled = threading.Event()
         try:
             outcome = self.run(self.settings, name, connection, document, cancelled=cancelled.is_set)

@@ -22,6 +22,7 @@ from ..models import (
     Router,
     Run,
     Server,
+    ServerAction,
     finish_actions,
     now,
     touch,
@@ -109,12 +110,17 @@ def _store_observed(session: Session, settings, host: Host, held: set[str], docu
     }
     leaving = [server["id"] for server in document["servers"] if server["wanted"] == "absent"]
     left = set(session.scalars(select(Port.network_id).where(Port.device_id.in_(leaving)))) if leaving else set()
+    open_actions = select(ServerAction.server_id).where(
+        ServerAction.server_id.in_(list(rows)), ServerAction.finished_at.is_(None)
+    )
+    busy = set(session.scalars(open_actions))
     for wanted in document["servers"]:
         server = rows.get(wanted["id"])
         if server is None or server.host_id != host.id:
             continue  # what another host has of it is its move's, see observe_migrations.py
         outcome = result["objects"].get("servers", {}).get(server.id, {"ok": True, "error": None})
-        _store_server(session, host, server, wanted, observed.get("servers", {}).get(server.id), outcome)
+        seen = observed.get("servers", {}).get(server.id)
+        _store_server(session, host, server, wanted, seen, outcome, server.id in busy)
         if server.observed_failures:
             failures.append(min(2 ** (server.observed_failures - 1), MAX_BACKOFF_S))
         if server.gone_at is not None and server.observed_at == host.observed_at:
@@ -134,16 +140,23 @@ def _store_observed(session: Session, settings, host: Host, held: set[str], docu
     return min(failures)
 
 
-def _store_server(session: Session, host: Host, server: Server, wanted: dict, seen: dict | None, outcome: dict) -> None:
-    """One server's observed columns, from what the run wanted of it, saw of it and could not do."""
+def _store_server(
+    session: Session, host: Host, server: Server, wanted: dict, seen: dict | None, outcome: dict, busy: bool
+) -> None:
+    """One server's observed columns, from what the run wanted of it, saw of it and could not do.
+
+    ``busy``: something that was asked of it has not ended yet.
+    """
     before = (server.status, server.task_state, server.power_state)
-    _store_seen(session, host, server, wanted, seen, outcome)
+    _store_seen(session, host, server, wanted, seen, outcome, busy)
     refresh_status(server)
     if before != (server.status, server.task_state, server.power_state):
         server.updated_at = now()
 
 
-def _store_seen(session: Session, host: Host, server: Server, wanted: dict, seen: dict | None, outcome: dict) -> None:
+def _store_seen(
+    session: Session, host: Host, server: Server, wanted: dict, seen: dict | None, outcome: dict, busy: bool
+) -> None:
     server.observed_at = host.observed_at
     server.observed_error = outcome["error"]
     server.observed_failures = 0 if outcome["ok"] else server.observed_failures + 1
@@ -169,7 +182,8 @@ def _store_seen(session: Session, host: Host, server: Server, wanted: dict, seen
         server.built_at = server.built_at or now()
         server.fault_code = server.fault_message = server.fault_details = server.fault_at = None
         server.operation = server.operation_deadline = None
-        finish_actions(session, server.id, None)
+        if busy:
+            finish_actions(session, server.id, None)
     elif server.observed_failures >= TRIES:
         store_fault(session, server, server.observed_error or "the host gave no reason")
 
