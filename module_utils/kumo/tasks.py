@@ -52,9 +52,11 @@ def read_tasks(document: dict, kind: str | None = None) -> dict:
         if not isinstance(record, dict) or kind not in (None, record.get("kind")):
             continue
         if record.get("state") == "running" and not _is_alive(record):
-            if not path.exists():  # it finished between the two looks
+            record = files.read_json(path)  # its last word may have come between the two looks
+            if not isinstance(record, dict):
                 continue
-            record = {**record, "state": "failed", "error": INTERRUPTED}
+            if record.get("state") == "running":
+                record = {**record, "state": "failed", "error": INTERRUPTED}
         found[path.stem] = record
     return found
 

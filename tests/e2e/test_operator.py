@@ -73,11 +73,21 @@ def test_a_dry_run_shows_what_this_host_would_do_and_does_nothing():
     cloud.compute.delete_server(answers[0].json()["server"]["id"])
 
 
+def stop_idle(worker: int) -> bool:
+    """Stop the worker; False, and it goes on, where it was in the middle of a run."""
+    os.kill(worker, signal.SIGSTOP)
+    if " running " not in kumo("run list --limit 3"):
+        return True
+    os.kill(worker, signal.SIGCONT)
+    return False
+
+
 def test_plan_shows_drift_and_the_loop_repairs_it():
     chain = next(line.split()[1] for line in read_chains().splitlines() if line.startswith("-A kumo-egress"))
     wait_for("nothing to do", lambda: "changed=0" in kumo(f"plan {HOST}"), 60, 2)
     (worker,) = find_pids("/opt/kumo/venv/bin/kumo", "worker")
-    os.kill(worker, signal.SIGSTOP)  # or its timer might repair it before it was looked at
+    # Or its timer might repair it before it was looked at; and so might a run that is under way just now.
+    wait_for("the worker to be stopped with no run under way", lambda: stop_idle(worker), 30, 1)
     try:
         subprocess.run(["iptables", "-F", chain], check=True)
         planned = kumo(f"plan {HOST}")

@@ -207,3 +207,19 @@ def test_a_failed_and_a_killed_task_are_told(tmp_path):
     tasks.apply_end(document, "fetch", B)
     tasks.apply_forget(document, "fetch", A)
     assert tasks.read_tasks(document) == {}
+
+
+def test_the_last_word_of_a_task_counts_though_it_came_between_two_looks(tmp_path, monkeypatch):
+    """Its record is read while it runs; it writes why it failed and ends; then it is looked for."""
+    document = core.parse_document({"version": 1, "settings": {"state_dir": str(tmp_path)}})
+    path = tmp_path / "tasks" / f"fetch-{A}.json"
+    path.parent.mkdir()
+    record = {"id": path.stem, "kind": "fetch", "object_id": A, "state": "running", "pid": 1, "progress": None}
+    path.write_text(json.dumps(record))
+
+    def end(_):
+        path.write_text(json.dumps({**record, "state": "failed", "error": "no room"}))
+        return False
+
+    monkeypatch.setattr(tasks, "_is_alive", end)
+    assert tasks.read_tasks(document)[path.stem]["error"] == "no room"
