@@ -81,6 +81,11 @@ def root_argument(lab: Lab, host: Host) -> str:
     return f"--directory={lab.host_folder(host)}/root"
 
 
+def prepare(_host: Host) -> None:
+    """Have the tree in the cache."""
+    prepare_tree()
+
+
 def create(host: Host, lab: Lab) -> str:
     """Boot a container; its public ssh key, known before anybody connects. It may not answer yet."""
     destroy(host, lab)

@@ -95,7 +95,7 @@ def wait_for(lab: Lab, host: Host) -> None:
 def create_lab(lab: Lab) -> None:
     """Make all hosts, from nothing; hosts that were there are made anew."""
     started = time.monotonic()
-    tree.prepare_tree()
+    prepare_hosts(lab)
     destroy_hosts(lab)
     lab.folder.mkdir(mode=0o755, parents=True)
     commands.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"operator of {lab.name}", "-f", lab.key])
@@ -143,8 +143,16 @@ def show_lab(lab: Lab) -> int:
     return 0 if all(up.values()) else 1
 
 
+def prepare_hosts(lab: Lab) -> None:
+    """Build what the hosts are made from and the cache lacks: no package is in reach of the namespace."""
+    for host in lab.hosts.values():
+        find_kind(host).prepare(host)
+
+
 def run_command(lab: Lab, command: list[str]) -> int:
     """A command in the lab's namespace; its exit status."""
+    if not lab.folder.exists():  # the command may be what creates the hosts
+        prepare_hosts(lab)
     networks.create_namespace(lab.namespace)
     environment = {
         **os.environ,

@@ -91,6 +91,11 @@ END
 """.encode()
 
 
+def prepare(host: Host) -> None:
+    """Have the image and the memory of machines of this form in the cache."""
+    prepare_memory(host)
+
+
 def create(host: Host, lab: Lab) -> str:
     """Have a machine go on from where one has booted, as this host; its public ssh key. It answers soon."""
     destroy(host, lab)

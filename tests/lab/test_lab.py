@@ -138,3 +138,25 @@ def test_a_container_whose_supervisor_was_killed(scenario):
     os.kill(pid, signal.SIGKILL)
     run("destroy", scenario)
     assert find_remains(scenario) == []
+
+
+def test_what_hosts_are_made_from_is_built_outside_of_the_namespace(tmp_path, monkeypatch):
+    """A command among hosts that are not there may be what creates them; Debian's packages are out of its reach."""
+    from hosts import lab as lab_module
+    from hosts import machines
+
+    made = read_lab(write_scenario(tmp_path / "prepared", lab_kind="machine", lab_memory_mb=512))
+    order = []
+    monkeypatch.setattr(machines, "prepare_memory", lambda host: order.append(("prepared", host.name)))
+    monkeypatch.setattr(lab_module.networks, "create_namespace", lambda name: order.append(("entered", name)))
+    monkeypatch.setattr(lab_module, "enter_namespace", lambda lab: [])
+    monkeypatch.setattr(lab_module.networks, "destroy_bridges", lambda lab: None)
+    assert lab_module.run_command(made, ["true"]) == 0
+    assert order == [("prepared", "one"), ("entered", made.namespace)]
+    made.folder.mkdir(parents=True)
+    try:
+        order.clear()
+        assert lab_module.run_command(made, ["true"]) == 0
+        assert order == [("entered", made.namespace)]  # hosts that are there are left as they were made
+    finally:
+        made.folder.rmdir()
