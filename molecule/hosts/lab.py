@@ -151,8 +151,8 @@ def prepare_hosts(lab: Lab) -> None:
 
 def run_command(lab: Lab, command: list[str]) -> int:
     """A command in the lab's namespace; its exit status."""
-    if not lab.folder.exists():  # the command may be what creates the hosts
-        prepare_hosts(lab)
+    if not all(find_kind(host).is_up(host, lab) for host in lab.hosts.values()):
+        prepare_hosts(lab)  # the command may be what creates the hosts
     networks.create_namespace(lab.namespace)
     environment = {
         **os.environ,

@@ -153,10 +153,7 @@ def test_what_hosts_are_made_from_is_built_outside_of_the_namespace(tmp_path, mo
     monkeypatch.setattr(lab_module.networks, "destroy_bridges", lambda lab: None)
     assert lab_module.run_command(made, ["true"]) == 0
     assert order == [("prepared", "one"), ("entered", made.namespace)]
-    made.folder.mkdir(parents=True)
-    try:
-        order.clear()
-        assert lab_module.run_command(made, ["true"]) == 0
-        assert order == [("entered", made.namespace)]  # hosts that are there are left as they were made
-    finally:
-        made.folder.rmdir()
+    order.clear()
+    monkeypatch.setattr(machines, "is_up", lambda host, lab: True)
+    assert lab_module.run_command(made, ["true"]) == 0
+    assert order == [("entered", made.namespace)]  # hosts that run are left as they were made
