@@ -6,6 +6,8 @@ Owns the default rules. A service's resources register theirs with `rule`; the o
 
 from __future__ import annotations
 
+import functools
+
 from oslo_config import cfg
 from oslo_policy import policy as oslo_policy
 
@@ -43,6 +45,12 @@ def expand_roles(names) -> list[str]:
     return sorted(found)
 
 
+@functools.cache
+def _parse(name: str, text: str) -> oslo_policy.RuleDefault:
+    """A default rule with its check; parsing all of them takes long enough to do it once a process."""
+    return oslo_policy.RuleDefault(name, text)
+
+
 def list_rules() -> dict[str, str]:
     """Every permission and its default."""
     return dict(sorted(_RULES.items()))
@@ -56,14 +64,14 @@ class Policy:
         conf(args=[], project="kumo", default_config_files=[], default_config_dirs=[])
         self.enforcer = oslo_policy.Enforcer(conf, policy_file=path or "/nonexistent/policy.yaml", use_conf=False)
         self.enforcer.suppress_default_change_warnings = True
-        for name, text in {**_BASE, **_RULES}.items():
-            self.enforcer.register_default(oslo_policy.RuleDefault(name, text))
+        defaults = {name: _parse(name, text) for name, text in {**_BASE, **_RULES}.items()}
+        self.enforcer.register_defaults(defaults.values())
         self.overrides = _load_overrides(path)
         if self.overrides:
             self.enforcer.set_rules(oslo_policy.Rules.from_dict(self.overrides), overwrite=False, use_conf=False)
-        for name, text in {**_BASE, **_RULES}.items():
+        for name, default in defaults.items():
             if name not in self.enforcer.rules:
-                self.enforcer.rules[name] = oslo_policy.RuleDefault(name, text).check
+                self.enforcer.rules[name] = default.check
 
     def allows(self, permission: str, credentials: dict, target: dict) -> bool:
         """Whether these credentials have the permission on the target."""
