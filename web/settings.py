@@ -37,6 +37,7 @@ OPTIONS = [
     Option("kumo", "log_dir", "str", "/var/log/kumo", "Log files; empty: standard error only."),
     Option("kumo", "region", "str", "RegionOne", "The region in the catalog."),
     Option("kumo", "debug", "bool", False, "Log every request and every step."),
+    Option("kumo", "keep_deleted_days", "int", 90, "Days that deleted servers, volumes and images stay on record."),
     Option("database", "url", "str", "sqlite:////var/lib/kumo/kumo.db", "SQLAlchemy URL: SQLite or PostgreSQL."),
     Option("api", "listen", "str", "127.0.0.1:6780", "Address and port that `kumo serve` binds."),
     Option("api", "public_url", "str", "", "What clients reach it at; empty: http(s)://LISTEN."),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from compute_cloud import COMPUTE, add_network, read_server
-from move_calls import VERSION, Hosts
+from move_calls import Hosts
 from network_calls import BASE
 from sqlalchemy import event, func, select, update
 from volume_calls import VOLUME
@@ -81,11 +81,6 @@ class FaultyHosts(Hosts):
 
         worker.run = run
         return worker
-
-    def call(self, method: str, path: str, body=None, status: int = 200):
-        answer = self.cloud.call(method, path, body, user="admin", version=VERSION if COMPUTE in path else None)
-        assert answer.status_code == status, answer.text
-        return answer.get_json(silent=True)
 
     def settle(self, most: int = ROUNDS) -> None:
         """Until nothing is due; a run that fails in the worker is made again, as the loop does."""

@@ -169,9 +169,7 @@ def test_answers_are_pruned(cloud, body):
         session.scalar(select(IdempotentAnswer)).created_at = now() - timedelta(seconds=86401)
     post(cloud, f"{COMPUTE}/os-keypairs", KEYPAIR, "new")
     worker = Worker(cloud.settings, cloud.database, run=FakeHost())
-    with cloud.database.read() as session:
-        host_id = session.scalar(select(Host.id))
-    worker.run_once(host_id)
+    worker.prune()
     worker.pool.shutdown()
     with cloud.database.read() as session:
         assert session.scalars(select(IdempotentAnswer.key)).all() == ["new"]

@@ -344,5 +344,6 @@ def test_old_runs_are_pruned(cloud, worker):
     cloud.settings.worker.keep_runs = 3
     for _ in range(8):
         run(worker)
+    worker.prune()
     with cloud.database.read() as session:
-        assert len(session.scalars(select(Run)).all()) <= 4
+        assert len(session.scalars(select(Run)).all()) == 3

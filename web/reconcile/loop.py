@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import load_only
@@ -26,12 +26,13 @@ from sqlalchemy.orm import load_only
 from ..desired import build_document, read_rows
 from ..errors import Problem
 from ..image_cleanup import remove_unneeded
-from ..models import Database, Host, HostRequest, IdempotentAnswer, Port, RequestLog, RevokedToken, Run, is_gone, now
+from ..models import Database, Host, Port, Run, is_gone, now
 from ..models.networks import ROUTER_GATEWAY
 from ..router_legs import sync_router_legs
 from .lease import build_worker_name, is_dead, is_held, renew_leases, take_lease
 from .messages import Messages
 from .observe import mark_requests, store_outcome
+from .pruning import prune_rows
 from .run import Outcome, prune_folders, run_host, scrub_environment
 from .warming import Warming
 
@@ -40,6 +41,7 @@ LONGEST_WAIT_S = 30.0
 SHARED_WAIT_S = 3.0  # between looks at rows that others change, too
 DATABASE_WAIT_S = 2.0
 CLEANING_S = 60.0
+PRUNING_ROUNDS = 20
 TRIES = 4  # to store a run
 
 
@@ -243,11 +245,20 @@ class Worker:
                 self.cancels.get(run_id, threading.Event()).set()
 
     def _clean(self) -> None:
-        """Now and then: bytes of deleted images that no guest still has to be built from."""
+        """Now and then: rows past their time, and bytes of deleted images that no guest still has to be built from."""
         if time.monotonic() - self.cleaned_at >= CLEANING_S:
             self.cleaned_at = time.monotonic()
             with contextlib.suppress(OSError):
                 remove_unneeded(self.database, self.settings.image.store_dir)
+            self.prune()
+
+    def prune(self) -> None:
+        """Remove rows past their time, in transactions that hold nobody up for long."""
+        for _ in range(PRUNING_ROUNDS):
+            with self.database.write.begin() as session:
+                more = prune_rows(session, self.settings)
+            if not more:
+                return
 
     def _work(self, host_id: str) -> None:
         try:
@@ -329,9 +340,7 @@ class Worker:
             try:
                 with self.database.write.begin() as session:
                     run = session.get(Run, run_id)
-                    stored = store_outcome(session, self.settings, run, document, outcome)
-                    self._prune(session)
-                return stored
+                    return store_outcome(session, self.settings, run, document, outcome)
             except (IntegrityError, OperationalError, PoolTimeout) as error:
                 if is_gone(error) or isinstance(error, PoolTimeout):
                     LOG.error("run %s waits to be stored: the database does not answer: %s", run_id, error)
@@ -342,15 +351,3 @@ class Worker:
                 if attempt == TRIES:
                     raise
                 time.sleep(0.02 * attempt)
-
-    def _prune(self, session) -> None:
-        """Keep the tables of runs, requests and revoked tokens bounded."""
-        keep = self.settings.worker.keep_runs
-        oldest = session.scalar(select(Run.started_at).order_by(Run.started_at.desc()).offset(keep).limit(1))
-        if oldest is not None:
-            session.execute(delete(Run).where(Run.started_at <= oldest, Run.state != "running"))
-            session.execute(delete(HostRequest).where(HostRequest.created_at <= oldest))
-            session.execute(delete(RequestLog).where(RequestLog.created_at <= oldest))
-        session.execute(delete(RevokedToken).where(RevokedToken.expires_at < now()))
-        kept_since = now() - timedelta(seconds=self.settings.api.idempotency_s)
-        session.execute(delete(IdempotentAnswer).where(IdempotentAnswer.created_at < kept_since))
