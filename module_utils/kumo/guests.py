@@ -66,7 +66,8 @@ def apply_create(document: dict, server: dict) -> None:
     directory = build_directory(document, server["id"])
     kept = read_kept(document, server["id"])
     local = guest_volumes.has_local_root(server)
-    if kept and local and not (directory / "disk").exists():
+    made = kept or libvirt_connection.find_domain(server["id"]) is not None  # the last step of its making
+    if made and local and not (directory / "disk").exists():
         raise KumoError(
             f"the disk of server {server['id']} is gone from {directory}; it is not made anew over lost data"
         )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -166,6 +167,19 @@ def test_a_lost_disk_is_told_and_never_made_anew(host):
     assert "disk" in error
     assert "gone" in error
     assert not (host.directory / "disk").exists()
+
+
+def test_a_lost_folder_is_told_and_nothing_is_made_in_its_place(host):
+    """As after a boot without the file system that it is on."""
+    host.call(power="off")
+    away = host.directory.with_name("away")
+    host.directory.rename(away)
+    for _ in range(2):
+        assert "gone" in host.try_call(power="on")["objects"]["servers"][host.id]["error"]
+        assert not (host.directory / "disk").exists()
+    shutil.rmtree(host.directory, ignore_errors=True)
+    away.rename(host.directory)
+    assert "start" in verbs(host.call(power="on"))
 
 
 def test_changes_are_taken_up_and_foreign_guests_left_alone(host):
