@@ -1,0 +1,111 @@
+"""Hours of use, squeezed: servers made, used and deleted, several at a time; nothing on this machine has grown.
+
+The rows, and the worker's own objects, are looked at in tests/api/test_soak.py, where time can be played. Here are the
+processes that users have, with real guests: their number, memory, descriptors and threads, and what guests left.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import openstack as sdk
+from client import find_pids, wait_for
+
+WARM_UP, LIVES, AT_ONCE = 4, 16, 4
+GROWTH = 1.06  # of memory: what allocators keep is not the same twice
+FOLDERS = ("/var/lib/kumo/host", "/var/lib/kumo/runs", "/run/kumo", "/var/lib/libvirt/qemu", "/etc/libvirt/qemu")
+
+
+def live(cloud, parts: dict, public: str, number: int) -> None:
+    """One server's life: made, given a volume and an address, rebooted, and deleted with all it had."""
+    server = cloud.compute.create_server(name=f"soak-{number}", **parts)
+    cloud.compute.wait_for_server(server, interval=0.3, wait=120)
+    volume = cloud.block_storage.create_volume(size=1, name=f"soak-{number}")
+    cloud.block_storage.wait_for_status(volume, "available", interval=0.3, wait=60)
+    cloud.compute.create_volume_attachment(server.id, volume_id=volume.id)
+    cloud.block_storage.wait_for_status(volume, "in-use", interval=0.3, wait=60)
+    port = next(iter(cloud.network.ports(device_id=server.id)))
+    address = cloud.network.create_ip(floating_network_id=public, port_id=port.id) if number % 2 else None
+    cloud.compute.reboot_server(server.id, "HARD")
+    cloud.compute.wait_for_server(server, interval=0.3, wait=120)
+    cloud.compute.delete_server(server.id)
+    cloud.compute.wait_for_delete(server, interval=0.3, wait=120)
+    if address:
+        cloud.network.delete_ip(address)
+    cloud.block_storage.wait_for_status(volume, "available", interval=0.3, wait=60)
+    cloud.block_storage.delete_volume(volume.id)
+    cloud.block_storage.wait_for_delete(volume, interval=0.3, wait=60)
+
+
+def live_many(cloud, parts: dict, public: str, numbers: range) -> None:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for done in [pool.submit(live, cloud, parts, public, number) for number in numbers]:
+            done.result()
+
+
+def read_state() -> dict:
+    """What must be the same again, by name."""
+    pids = {
+        name: sorted(find_pids(*patterns))
+        for name, patterns in {
+            "serve": ("/opt/kumo/venv/bin/kumo", "serve"),
+            "worker": ("/opt/kumo/venv/bin/kumo", "worker"),
+            "warm": ("kumo-playbook",),
+            "metadata": ("kumo_metadata",),
+            "tgtd": ("kumo-tgtd",),
+            "dnsmasq": ("dnsmasq", "kumo"),
+            "qemu": ("qemu-system",),
+        }.items()
+    }
+    found: dict = {"processes": {name: len(ids) for name, ids in pids.items()}}
+    ours = [pid for name in ("serve", "worker", "metadata", "tgtd") for pid in pids[name]]
+    found["descriptors"] = {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in ours}
+    found["threads"] = {pid: len(os.listdir(f"/proc/{pid}/task")) for pid in ours}
+    found["memory"] = sum(
+        int(re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)[1]) for pid in ours
+    )
+    found["files"] = sorted(str(path) for folder in FOLDERS for path in Path(folder).rglob("*") if path.is_file())
+    rules = subprocess.run(["iptables-save"], capture_output=True, text=True, check=True).stdout
+    found["rules"] = sorted(re.sub(r"\[\d+:\d+\]", "", line) for line in rules.splitlines() if line[:1] in "-:")
+    found["links"] = sorted(os.listdir("/sys/class/net"))
+    found["namespaces"] = sorted(os.listdir("/run/netns"))
+    return found
+
+
+def is_quiet() -> bool:
+    return not find_pids("ansible-playbook", "apply_host") and not list(Path("/var/lib/kumo/runs").iterdir())
+
+
+def test_nothing_grows():
+    cloud = sdk.connect(cloud="kumo")
+    parts = {
+        "image_id": cloud.image.find_image("kumo-guest", ignore_missing=False).id,
+        "flavor_id": cloud.compute.find_flavor("m1.nano", ignore_missing=False).id,
+        "networks": [{"uuid": cloud.network.find_network("private", ignore_missing=False).id}],
+    }
+    public = cloud.network.find_network("public", ignore_missing=False).id
+    live_many(cloud, parts, public, range(WARM_UP))
+    wait_for("no run under way", is_quiet, 60)
+    before = read_state()
+    live_many(cloud, parts, public, range(WARM_UP, WARM_UP + LIVES))
+    wait_for("no run under way", is_quiet, 60)
+
+    def differs() -> list[str]:
+        after = read_state()
+        same = ("processes", "files", "rules", "links", "namespaces")
+        grown = [f"{name}: {before[name]} {after[name]}" for name in same if before[name] != after[name]]
+        for name in ("descriptors", "threads"):
+            assert after[name].keys() == before[name].keys(), "a process was started anew"
+            if sum(after[name].values()) > sum(before[name].values()):
+                grown.append(f"{name}: {before[name]} {after[name]}")
+        if after["memory"] > before["memory"] * GROWTH:
+            grown.append(f"memory: {before['memory']} {after['memory']} KB")
+        print(f"memory {before['memory']} KB, then {after['memory']} KB")
+        return grown
+
+    wait_for("all to be as it was", lambda: not differs(), 90, 3)
+    assert not differs()
