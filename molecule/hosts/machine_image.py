@@ -50,8 +50,10 @@ cat /etc/resolv.conf >etc/resolv.conf
 printf '#!/bin/sh\nexit 101\n' >usr/sbin/policy-rc.d
 chmod 0755 usr/sbin/policy-rc.d
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 INITRD=No
-chroot . apt-get -qq update
-chroot . apt-get -qq -y --no-install-recommends install PACKAGES >/dev/null
+# The tree's own lists stay: by them the guest image in it is what its builder would make.
+mkdir -p tmp/lists/partial
+chroot . apt-get -qq -o Dir::State::lists=/tmp/lists update
+chroot . apt-get -qq -y -o Dir::State::lists=/tmp/lists --no-install-recommends install PACKAGES >/dev/null
 # Under emulation each service that nobody asked for costs a second of every boot; the roles start what they need.
 # ssh waits for its keys, which are each host's own.
 chroot . systemctl disable --quiet libvirtd.service libvirt-guests.service e2scrub_reap.service ssh.service
@@ -61,7 +63,7 @@ chroot . systemctl enable --quiet lab-agent.service
 rm usr/sbin/policy-rc.d
 : >etc/resolv.conf
 umount proc dev
-rm -rf var/cache/apt/archives/*.deb var/lib/apt/lists/* boot/initrd.img*
+rm -rf var/cache/apt/archives/*.deb tmp/lists boot/initrd.img*
 cp boot/vmlinuz-* "$place/vmlinuz"
 truncate -s ROOT_SIZE "$place/root.img"
 mkfs.ext4 -q -F -L kumo-lab -E lazy_itable_init=1,nodiscard -d . "$place/root.img"
