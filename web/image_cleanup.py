@@ -29,6 +29,8 @@ def remove_unneeded(database, store_dir: str) -> list[str]:
                 Server.image_id == image_id, Server.gone_at.is_(None), Server.deleted_at.is_(None)
             )
             waiting = session.scalar((needing if moves else needing.where(Server.built_at.is_(None))).limit(1))
+            rescued = (Server.rescue_image_id == image_id, Server.gone_at.is_(None), Server.deleted_at.is_(None))
+            waiting = waiting or session.scalar(select(Server.id).where(*rescued).limit(1))
             waiting = waiting or session.scalar(
                 select(Volume.id)
                 .where(Volume.image_id == image_id, Volume.built_at.is_(None), Volume.deleted_at.is_(None))

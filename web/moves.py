@@ -133,7 +133,8 @@ def _place(session: Session, migration: Migration, server: Server, ports: list[P
     seen = migration.observed_dest if is_dest else migration.observed_source
     # What has come alive runs, or is about to: its last look there may be of the moment before it was let go on.
     runs = seen.get("running") or (migration.kind == LIVE and is_dest)
-    server.observed_state = "running" if runs else None if migration.kind == EVACUATION else "shutoff"
+    up = "paused" if server.power == "paused" else "running"
+    server.observed_state = up if runs else None if migration.kind == EVACUATION else "shutoff"
     server.observed_reason = server.observed_error = None
     zone = session.get(Host, host_id).zone
     for port in ports:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from string import ascii_lowercase
 from xml.etree import ElementTree
 
 from . import names
@@ -21,11 +22,12 @@ ElementTree.register_namespace("kumo", names.METADATA_XMLNS)
 
 
 def build_domain(
-    server: dict, nics: list[dict], directory: Path, base: dict | None, virt_type: str
+    server: dict, nics: list[dict], directory: Path, base: dict | None, virt_type: str, rescue: dict | None = None
 ) -> ElementTree.Element:
     """The tree of a server: ``nics`` as build_nics gives them, ``base`` {path, driver} the image under its disk.
 
-    Without a ``base`` the root disk is the volume among ``server["volumes"]`` that says so.
+    Without a ``base`` the root disk is the volume among ``server["volumes"]`` that says so. With ``rescue``, a base as
+    well, the guest boots from a disk over that, and its own root disk comes after it.
     """
     domain = ElementTree.Element("domain", type=virt_type)
     _add(domain, "name", text=names.build_domain_name(server["id"]))
@@ -49,7 +51,9 @@ def build_domain(
     devices = _add(domain, "devices")
     _add(devices, "emulator", text=EMULATOR)
     if base is not None:
-        _add_disk(devices, directory / "disk", base)
+        if rescue is not None:
+            _add_disk(devices, directory / "disk.rescue", rescue)
+        _add_disk(devices, directory / "disk", base, choose_root_device(server) if rescue is not None else "vda")
     for volume in sorted(server.get("volumes") or [], key=lambda one: one["boot_index"] != 0):
         devices.append(build_volume_disk(volume))
     for nic in nics:
@@ -68,6 +72,12 @@ def build_domain(
     rng = _add(devices, "rng", model="virtio")
     _add(rng, "backend", text="/dev/urandom", model="random")
     return domain
+
+
+def choose_root_device(server: dict) -> str:
+    """Where a rescued guest finds its root disk: vdb, or what of the following no volume has."""
+    taken = {volume["device"] for volume in server.get("volumes") or []}
+    return next(name for name in (f"vd{letter}" for letter in ascii_lowercase[1:]) if name not in taken)
 
 
 def build_nics(document: dict, server: dict) -> list[dict]:
@@ -231,7 +241,7 @@ def _add_cpu(domain: ElementTree.Element, virt_type: str) -> None:
         _add(domain, "cpu", mode="maximum", check="none")
 
 
-def _add_disk(devices: ElementTree.Element, path: Path, base: dict) -> None:
+def _add_disk(devices: ElementTree.Element, path: Path, base: dict, device: str = "vda") -> None:
     disk = _add(devices, "disk", type="file", device="disk")
     _add(disk, "driver", name="qemu", type="qcow2", discard="unmap")
     _add(disk, "source", file=str(path))
@@ -241,7 +251,7 @@ def _add_disk(devices: ElementTree.Element, path: Path, base: dict) -> None:
     source = _add(below, "source", file=base["path"])
     _add(source, "seclabel", model="dac", relabel="no")
     _add(below, "backingStore")
-    _add(disk, "target", dev="vda", bus="virtio")
+    _add(disk, "target", dev=device, bus="virtio")
 
 
 def _add(parent: ElementTree.Element, tag: str, /, text: str | None = None, **attributes: str) -> ElementTree.Element:

@@ -30,13 +30,14 @@ def build_kept(server: dict) -> dict:
     return {
         "reboot_done": server["reboot"]["wanted"],
         "start_done": server["start"]["wanted"],
-        "off_by": None if server["power"] == "on" else "us",
+        "off_by": "us" if server["power"] == "off" else None,
         "stopping_since": None,
         "pressed_at": None,
         "rebooting": None,
         "disk": None,
         "volume_errors": {},
         "move": None,
+        "rescue": None,
     }
 
 
@@ -241,7 +242,10 @@ def _build_tree(document: dict, server: dict, nics: list[dict], kept: dict, virt
         return domain_xml.build_domain(server, nics, build_directory(document, server["id"]), None, virt_type)
     below = kept["disk"] or {"image": server["image"], "driver": "qcow2"}
     base = {"path": str(images.build_image_path(document, below["image"])), "driver": below["driver"]}
-    return domain_xml.build_domain(server, nics, build_directory(document, server["id"]), base, virt_type)
+    rescue = kept.get("rescue")
+    if rescue:
+        rescue = {"path": str(images.build_image_path(document, rescue["image"])), "driver": rescue["driver"]}
+    return domain_xml.build_domain(server, nics, build_directory(document, server["id"]), base, virt_type, rescue)
 
 
 def _define(document: dict, server: dict, kept: dict):
@@ -265,7 +269,7 @@ def _start(document: dict, server: dict, domain) -> None:
         if not seen or seen[0] != "running":  # somebody else may have started it meanwhile: that is as wanted
             raise KumoError(f"server {server['id']} cannot be started: {error}") from None
     kept = build_kept(server)
-    del kept["disk"], kept["volume_errors"], kept["move"]
+    del kept["disk"], kept["volume_errors"], kept["move"], kept["rescue"]
     _store(document, server, kept)
 
 

@@ -21,6 +21,7 @@ except ImportError:  # a control plane, or a developer's machine
 URI = "qemu:///system"
 OPEN_DEADLINE_S = 15
 # virDomainState and virDomainShutoffReason, https://libvirt.org/html/libvirt-libvirt-domain.html
+SHUTOFF, PAUSED, ASLEEP = 5, 3, 7
 STATES = {
     0: "unknown",
     1: "running",
@@ -29,7 +30,6 @@ STATES = {
     4: "running",
     5: "shutoff",
     6: "crashed",
-    7: "suspended",
 }
 SHUTOFF_REASONS = (
     "unknown",
@@ -106,17 +106,24 @@ def find_domain(server_id: str):
 
 
 def read_state(domain) -> tuple[str, str] | None:
-    """(state, reason) of a domain; None where it vanished meanwhile."""
+    """(state, reason) of a domain; None where it vanished meanwhile.
+
+    ``suspended`` is off with its memory on disk (libvirt's managed save); a guest that put itself to sleep is paused.
+    """
     try:
         state, reason = domain.state()
+        saved = state == SHUTOFF and bool(domain.hasManagedSaveImage())
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             return None
         raise KumoError(f"the state of {domain.name()} cannot be read: {error}") from None
-    if state == 5:
-        return "shutoff", SHUTOFF_REASONS[reason] if reason < len(SHUTOFF_REASONS) else "unknown"
-    if state == 3:
+    if state == SHUTOFF:
+        reason = SHUTOFF_REASONS[reason] if reason < len(SHUTOFF_REASONS) else "unknown"
+        return "suspended" if saved else "shutoff", reason
+    if state == PAUSED:
         return "paused", PAUSED_REASONS.get(reason, "unknown")
+    if state == ASLEEP:
+        return "paused", "asleep"
     return STATES.get(state, "unknown"), ""
 
 

@@ -67,8 +67,9 @@ def check_home(server: dict, seen: dict, kept: dict) -> None:
 
 
 def has_arrived(seen: dict) -> bool:
-    """Whether the guest runs here and its definition stays."""
-    return seen["state"] == "running" and seen["persistent"]
+    """Whether the guest runs here, or is paused as it was where it came from, and its definition stays."""
+    is_up = seen["state"] == "running" or (seen["state"], seen["reason"]) == ("paused", "user")
+    return is_up and seen["persistent"]
 
 
 def plan_tasks(row: dict, seen: dict) -> list[tuple]:
@@ -156,7 +157,7 @@ def _find_refusal(order: dict, seen: dict) -> str | None:
         return "it was called off before it began"
     if not order["address"]:
         return "the other host has no address between hosts (settings.tunnel_address)"
-    if seen["state"] != "running":
+    if seen["state"] not in ("running", "paused"):
         return f"the guest does not run (it is {seen['state'] or 'gone'})"
     return None
 
@@ -182,7 +183,7 @@ def plan_held(seen: dict, kept: dict | None) -> list[tuple]:
     known that it would come back when the document was written.
     """
     move = (kept or {}).get("move") or {}
-    if seen["state"] != "running" or (move.get("side") == "out" and move.get("kind") == "live"):
+    if seen["state"] not in ("running", "paused") or (move.get("side") == "out" and move.get("kind") == "live"):
         return []
     return [("hold", {}, "running\n", "off\n")]
 

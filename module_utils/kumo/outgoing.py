@@ -105,9 +105,11 @@ def apply_force(document: dict, server: dict) -> None:
 def read_job(domain) -> dict:
     """How far libvirt is with moving a guest away, in the Compute API's names; empty where it does no such thing."""
     try:
-        return moves.build_job_progress(domain.jobStats())
+        stats = domain.jobStats()
     except libvirt.libvirtError:
         return {}
+    ours = stats.get("operation", libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
+    return moves.build_job_progress(stats) if ours == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT else {}
 
 
 def apply_offer(document: dict, server: dict) -> None:
@@ -187,16 +189,6 @@ def apply_hold(document: dict, server: dict) -> None:
     if domain is not None:
         guests.destroy(domain)
     guests.store(document, server["id"], {"off_by": "us"})
-
-
-def apply_resume(document: dict, server: dict) -> None:
-    """Wake a guest that a move which failed left paused."""
-    domain = libvirt_connection.find_domain(server["id"])
-    try:
-        if domain is not None:
-            domain.resume()
-    except libvirt.libvirtError as error:
-        raise KumoError(f"server {server['id']} cannot be woken: {error}") from None
 
 
 def apply_end_task(document: dict, server: dict, kind: str) -> None:

@@ -29,7 +29,9 @@ DEFAULTS = {
     "outgoing": None,
     "held": False,
     "backup": None,
+    "rescue": None,
 }
+POWERS = ("on", "off", "paused", "suspended")
 
 
 def parse_server(row: dict) -> dict:
@@ -48,7 +50,7 @@ def parse_server(row: dict) -> dict:
             raise KumoError(f"server {row['id']}: {name} {sentence}")
 
     check(bool(re.fullmatch(r"[0-9A-Za-z_-]{0,64}", str(server["project_id"]))), "project_id", "is not a project's id")
-    check(server["power"] in ("on", "off"), "power", f"is {server['power']!r}; it must be on or off")
+    check(server["power"] in POWERS, "power", f"is {server['power']!r}; it must be {', '.join(POWERS)}")
     check(server["reboot"]["type"] in ("SOFT", "HARD"), "reboot.type", "must be SOFT or HARD")
     for name, lowest in (("vcpus", 1), ("memory_mb", 1), ("root_gb", 0)):
         check(_is_number(server[name], lowest), name, f"is {server[name]!r}; it must be a number from {lowest}")
@@ -60,6 +62,10 @@ def parse_server(row: dict) -> dict:
     needs_image = guest_volumes.has_local_root(server)
     check(not needs_image or _is_uuid(server["image"]), "image", f"is {server['image']!r}; it must be an image's UUID")
     check(isinstance(server["ports"], list) and all(map(_is_uuid, server["ports"])), "ports", "must be a list of UUIDs")
+    rescue = server["rescue"]
+    if rescue is not None:
+        check(isinstance(rescue, dict) and _is_uuid(rescue.get("image")), "rescue.image", "must be an image's UUID")
+        check(needs_image, "rescue", "needs a root disk of its own; this server's is a volume")
     for name in ("incoming", "outgoing", "backup"):
         server[name] = _parse_move(name, server[name], check) if server[name] is not None else None
     return server

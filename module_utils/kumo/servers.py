@@ -1,9 +1,10 @@
 """Servers of the document as guests: what is, and what has to be done. Power and reboot are states, not commands.
 
 ``state.json`` beside a guest's disk keeps what libvirt cannot: {reboot_done, start_done, off_by, stopping_since,
-pressed_at, rebooting, disk, volume_errors, move}. ``off_by`` says who switched the guest off: ``us``, or ``guest`` (it
-shut itself down; it then stays off until the document says ``power: off`` or asks for a start). plan_ and report_ are
-pure. Next rooms: ``power.py`` and ``moves.py`` plan a part each; ``guests.py`` carries out the verbs.
+pressed_at, rebooting, disk, volume_errors, move, rescue}. ``off_by`` says who switched the guest off: ``us``, or
+``guest`` (it shut itself down; it then stays off until the document says ``power: off`` or asks for a start). plan_ and
+report_ are pure. Next rooms: ``power.py``, ``rescue.py`` and ``moves.py`` plan a part each; ``guests.py`` carries out
+the verbs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from . import (
     outgoing,
     power,
     probe,
+    rescue,
+    suspension,
     tasks,
 )
 from .core import Action, state_path
@@ -51,7 +54,7 @@ def read_servers(document: dict) -> dict:
         if record["state"] == "running"
     }
     known = {server["id"] for server in document["servers"]}
-    records = {task_id: row for task_id, row in tasks.read_tasks(document).items() if row["kind"] in moves.KINDS}
+    records = {task_id: row for task_id, row in tasks.read_tasks(document).items() if row["kind"] in KINDS}
     running_tasks: dict = {}
     for record in records.values():
         running_tasks.setdefault(record["object_id"], {})[record["kind"]] = record
@@ -92,6 +95,7 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
         "secrets": [],
         "disk_size": backups.read_size(directory / "disk") if here else None,
         "backup": False,
+        "rescue_image": rescue.read_image_state(document, server, fetching),
     }
     if here and server.get("backup"):
         seen["backup"] = backups.build_path(document, server["id"], server["backup"]["id"]).exists()
@@ -115,7 +119,11 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
     if server.get("incoming"):
         return seen  # a guest on its way answers no questions about its devices
     seen["job"] = outgoing.read_job(domain)
-    if state[0] == "running":
+    if state[0] == "suspended":
+        saved = suspension.read_saved_xml(domain)
+        held = domain_xml.parse_volumes(domain_xml.parse_xml(saved)) if saved else {}
+        seen["defined_volumes"] = sorted({*seen["defined_volumes"], *held})
+    if state[0] in ("running", "paused"):
         live = libvirt_connection.read_xml(domain, inactive=False)
         seen["nics"] = domain_xml.parse_live_nics(live) if live else None
         seen["volumes"] = guest_volumes.find_live(domain, live) if live else None
@@ -203,16 +211,18 @@ def _plan_server(document: dict, server: dict, nics: list[dict], seen: dict, obs
         verbs += guest_volumes.plan_live(server["volumes"], seen["volumes"])
         verbs += moves.plan_backup(server, seen, kept) if server["backup"] else []
         verbs += moves.plan_growth(server, seen) + moves.plan_settling(kept)
-    plan = power.plan_on if server["power"] == "on" else power.plan_off
+    differs = rescue.choose_wanted(server) != rescue.choose_current(kept)
+    plan = rescue.plan_rescue if differs else power.plan_power
     return verbs + plan(document, server, seen, kept, observed["_now"])
 
 
-STARTING = {"create", "start", "reboot_hard", "attach_port", "prepare"}
+STARTING = {"create", "start", "reboot_hard", "attach_port", "prepare", "rescue", "rescue_soft", "check_rescue_image"}
+KINDS = (*moves.KINDS, power.SAVE)  # of tasks that are a guest's
 
 
 def _build_requires(server: dict, nics: list[dict]) -> tuple:
     """A guest is not started on a network or target that failed, nor with a firewall that is not the wanted one."""
-    needed = [("images", server["image"])] if server["image"] else []
+    needed = [("images", image) for image in (server["image"], rescue.choose_wanted(server)) if image]
     needed += [("networks", network) for network in sorted({nic["network"] for nic in nics})]
     needed += [("firewall", "host")] if nics else []
     needed += [("firewall", nic["port"]) for nic in nics]
@@ -249,7 +259,7 @@ def apply_servers(document: dict, action: Action) -> None:
         raise KumoError(action.args["error"])
     if action.verb == "remove":
         incoming.drop_secrets_of(document, action.object_id)
-        for kind in moves.KINDS:
+        for kind in KINDS:
             tasks.apply_end(document, kind, action.object_id)
         guests.apply_remove(document, action.object_id)
         return
@@ -258,6 +268,8 @@ def apply_servers(document: dict, action: Action) -> None:
 
 VERBS = {
     **guests.VERBS,
+    **suspension.VERBS,
+    **rescue.VERBS,
     "prepare": incoming.apply_prepare,
     "keep_secrets": incoming.apply_keep_secrets,
     "drop_secrets": incoming.apply_drop_secrets,
@@ -268,7 +280,6 @@ VERBS = {
     "force_move": outgoing.apply_force,
     "offer": outgoing.apply_offer,
     "hold": outgoing.apply_hold,
-    "resume": outgoing.apply_resume,
     "end_task": outgoing.apply_end_task,
     "note_failure": outgoing.apply_note_failure,
     "keep_backup": backups.apply_keep,
@@ -295,7 +306,7 @@ def report_servers(document: dict, observed: dict) -> dict:
             continue  # it is told of by the host that it is on
         if not seen["defined"]:
             continue
-        if seen["state"] == "running":
+        if seen["state"] in ("running", "paused"):
             up |= {port for port in row.get("ports") or [] if names.build_tap_name(port) in observed["_taps"]}
         servers[row["id"]] = {
             "state": seen["state"],
@@ -307,6 +318,7 @@ def report_servers(document: dict, observed: dict) -> dict:
             "volumes": sorted(seen["volumes"]) if seen["volumes"] is not None else seen["defined_volumes"],
             "volume_errors": kept.get("volume_errors") or {},
             "console": seen["console"],
+            "rescue": rescue.choose_current(kept),
         }
     ports = {
         port["id"]: {"state": "active" if port["id"] in up else "down"}
@@ -328,6 +340,10 @@ def _is_pending(row: dict, seen: dict, kept: dict) -> bool:
     """Something is under way that a later run has to look at."""
     if not seen["defined"]:
         return seen["fetching"] and not row.get("outgoing") and not row.get("held")
+    if power.is_saving(seen):
+        return True
+    if seen["rescue_image"] == "fetching" and rescue.choose_wanted(row) != rescue.choose_current(kept):
+        return True
     if seen["state"] != "running":
         return kept.get("rebooting") is not None
     if set(seen["volumes"] or ()) - {volume["attachment"] for volume in row.get("volumes") or []}:

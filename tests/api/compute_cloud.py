@@ -19,6 +19,7 @@ from web.models import (
 from web.reconcile.status import refresh_status
 
 COMPUTE = "/compute/v2.1"
+STATES = {"on": "running", "off": "shutoff", "paused": "paused", "suspended": "suspended"}
 ZONES = iter(range(1000, 65000))
 
 
@@ -95,7 +96,9 @@ def see_host(cloud, console: str = "") -> None:
                 for port in session.scalars(select(Port).where(Port.device_id == server.id)).unique().all():
                     session.delete(port)
             else:
-                server.observed_state = "running" if server.power == "on" else "shutoff"
+                server.observed_state = STATES[server.power]
+                server.observed_reason = "user" if server.power == "paused" else ""
+                server.observed_rescue = server.rescue_image_id
                 server.observed_reboot_done = server.reboot_wanted
                 server.observed_start_done = server.start_wanted
                 server.built_at = server.built_at or now()

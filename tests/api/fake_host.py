@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from web.reconcile.run import Outcome
 
+POWERS = {"on": ("running", "booted"), "paused": ("paused", "user"), "suspended": ("suspended", "saved")}
+
 
 class FakeHost:
     """``state``: server id to {"state", "reason", "reboot_done", "start_done"}; ``fail``: server id to a sentence.
@@ -110,7 +112,9 @@ class FakeHost:
         if server["power"] == "off":
             row |= {"state": "shutoff", "reason": "destroyed"}
         elif not shut_inside or server["start"]["wanted"] > row["start_done"]:
-            row |= {"state": "running", "reason": "booted"}
+            state, reason = POWERS[server["power"]]
+            row |= {"state": state, "reason": reason}
+        row["rescue"] = server["rescue"]["image"] if server.get("rescue") else None
         row["start_done"], row["reboot_done"] = server["start"]["wanted"], server["reboot"]["wanted"]
         if "outgoing" in server:
             self._send(server)

@@ -169,7 +169,7 @@ def ends(status: str, host: str | None = None):
     def end(hosts, server):
         assert hosts.show(server)["status"] == status
         assert host in (None, hosts.where(server)[0])
-        state = "running" if status == "ACTIVE" else "shutoff"
+        state = {"ACTIVE": "running", "RESCUE": "running", "SHUTOFF": "shutoff"}.get(status, status.lower())
         assert [fake.state[server]["state"] for fake in hosts.fakes.values() if server in fake.state] == [state]
 
     return end
@@ -329,6 +329,9 @@ WORKFLOWS = {
     "server stop": (FaultyHosts.make_server, act("os-stop"), ends("SHUTOFF", "a")),
     "server start": (make_stopped, act("os-start"), ends("ACTIVE", "a")),
     "server reboot": (FaultyHosts.make_server, act("reboot", REBOOT), ends("ACTIVE", "a")),
+    "server pause": (FaultyHosts.make_server, act("pause"), ends("PAUSED", "a")),
+    "server suspend": (FaultyHosts.make_server, act("suspend"), ends("SUSPENDED", "a")),
+    "server rescue": (FaultyHosts.make_server, act("rescue"), ends("RESCUE", "a")),
     "live migration": (FaultyHosts.make_server, act("os-migrateLive", LIVE), ends("ACTIVE", "b")),
     "cold migration": (FaultyHosts.make_server, act("migrate", {"host": "c"}), None),
     "confirm": (make_resized, act("confirmResize"), ends("ACTIVE", "c")),

@@ -88,7 +88,7 @@ CASES = {
     "leaves: failed, left paused": (LIVE_OUT, {"state": "paused", "reason": "migration"}, FAILED, [], "failed", False),
     "at home again, left paused": ({}, {"state": "paused", "reason": "migration"}, FAILED, ["resume"], None, False),
     "at home again": ({}, {}, FAILED, [], None, False),
-    "paused by somebody": ({}, {"state": "paused", "reason": "user"}, FAILED, [], None, False),
+    "paused by somebody": ({}, {"state": "paused", "reason": "user"}, FAILED, ["resume"], None, False),
     "no longer sent by the document": ({}, {**task("send"), "job": JOB}, OUT, ["end_task", "abort_move"], None, False),
     "said to be at home, has gone": ({}, READY, OUT, ["refuse"], None, False),
     "leaves cold: is stopped": (COLD_OUT, {}, {}, ["stop"], "stopping", True),

@@ -21,6 +21,7 @@ KEPT = {
     "rebooting": None,
     "disk": {"image": I, "driver": "qcow2"},
     "move": None,
+    "rescue": None,
 }
 ROW = {"id": S, "project_id": "p1", "wanted": "present", "power": "on", "image": I, "ports": [P], "root_gb": 1}
 OFF = {"power": "off"}
@@ -45,6 +46,7 @@ def build(row=(), seen=(), kept=()):
     here |= {"owned": guests.build_owned(document, server, nics, state, "qemu"), "nics": None}
     here |= {"console": None, "fetching": False, "volumes": None, "defined_volumes": []}
     here |= {"tasks": {}, "persistent": True, "job": {}, "secrets": [], "disk_size": 1 << 30, "backup": False}
+    here |= {"rescue_image": None}
     observed = {"_now": NOW, "_virt_type": "qemu", "_taps": [], "_orphans": {"domains": [], "disks": []}, "_host": {}}
     observed["_tasks"] = {}
     return document, {**observed, S: {**here, **dict(seen)}}
@@ -89,7 +91,7 @@ CASES = {
     "off, then on, still going down": ({}, {}, {"off_by": "us", "stopping_since": NOW - 9}, []),
     "off, then on, went down": ({}, off("shutdown"), {"off_by": "us", "stopping_since": NOW - 9}, ["start"]),
     "off, then on, did not hear": ({}, {}, {"off_by": "us", "stopping_since": NOW - 61}, ["record"]),
-    "paused is not ours to wake": ({}, {"state": "paused"}, {}, []),
+    "paused for an error is not ours to wake": ({}, {"state": "paused", "reason": "ioerror"}, {}, []),
     "crashed": ({}, {"state": "crashed"}, {}, ["start"]),
     "hard reboot": (HARD, {}, {}, ["reboot_hard"]),
     "hard reboot done": (HARD, {}, {"reboot_done": 1}, []),
@@ -210,6 +212,7 @@ def test_report():
         "volumes": [],
         "volume_errors": {},
         "console": {"seq": 2, "text": "hi"},
+        "rescue": None,
     }
     assert report["ports"] == {P: {"state": "active"}}
     assert servers.report_servers(*build(seen=NOTHING))["servers"] == {}

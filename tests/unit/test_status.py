@@ -15,9 +15,15 @@ AT = now()
 NEW = {
     "id": "s1", "host_id": "h1", "deleted_at": None, "gone_at": None, "fault_message": None, "built_at": None,
     "power": "on", "observed_state": None, "reboot_wanted": 0, "reboot_type": "SOFT", "observed_reboot_done": 0,
-    "start_wanted": 0, "observed_start_done": 0, "move": None,
+    "start_wanted": 0, "observed_start_done": 0, "move": None, "observed_reason": "", "rescue_image_id": None,
+    "observed_rescue": None,
 }  # fmt: skip
 BUILT = {**NEW, "built_at": AT, "observed_state": "running"}
+PAUSED = {**BUILT, "observed_state": "paused", "observed_reason": "user"}
+IO_ERROR = {"observed_reason": "ioerror"}
+SUSPENDED = {**BUILT, "observed_state": "suspended"}
+OFF = {**BUILT, "observed_state": "shutoff"}
+RESCUED = {"rescue_image_id": "i", "observed_rescue": "i"}
 
 TABLE = [
     ("not placed yet", {**NEW, "host_id": None}, ("BUILD", "building", "scheduling", 0)),
@@ -41,7 +47,37 @@ TABLE = [
     ),
     ("rebooted", {**BUILT, "reboot_wanted": 1, "observed_reboot_done": 1}, ("ACTIVE", "active", None, 1)),
     ("lost by its host", {**BUILT, "observed_state": "crashed"}, ("SHUTOFF", "stopped", "powering-on", 6)),
-    ("paused", {**BUILT, "observed_state": "paused"}, ("PAUSED", "paused", None, 3)),
+    ("paused by its host", {**BUILT, "observed_state": "paused", **IO_ERROR}, ("PAUSED", "paused", None, 3)),
+    ("pause asked", {**BUILT, "power": "paused"}, ("ACTIVE", "active", "pausing", 1)),
+    ("paused", {**PAUSED, "power": "paused"}, ("PAUSED", "paused", None, 3)),
+    ("unpause asked", {**PAUSED, "start_wanted": 1}, ("PAUSED", "paused", "unpausing", 3)),
+    ("unpause of an I/O error", {**PAUSED, **IO_ERROR, "start_wanted": 1}, ("PAUSED", "paused", "unpausing", 3)),
+    ("paused by hand", PAUSED, ("PAUSED", "paused", "unpausing", 3)),
+    ("paused, and lost", {**OFF, "power": "paused"}, ("SHUTOFF", "stopped", "powering-on", 4)),
+    ("paused and to be off", {**PAUSED, "power": "off"}, ("PAUSED", "paused", "powering-off", 3)),
+    ("suspend asked", {**BUILT, "power": "suspended"}, ("ACTIVE", "active", "suspending", 1)),
+    (
+        "its memory is saved",
+        {**PAUSED, "observed_reason": "save", "power": "suspended"},
+        ("ACTIVE", "active", "suspending", 3),
+    ),
+    ("suspend of a paused one", {**PAUSED, "power": "suspended"}, ("PAUSED", "paused", "suspending", 3)),
+    ("suspended", {**SUSPENDED, "power": "suspended"}, ("SUSPENDED", "suspended", None, 7)),
+    ("resume asked", {**SUSPENDED, "start_wanted": 1}, ("SUSPENDED", "suspended", "resuming", 7)),
+    (
+        "hard reboot of a suspended one",
+        {**SUSPENDED, "reboot_wanted": 1, "reboot_type": "HARD"},
+        ("HARD_REBOOT", "active", "rebooting_hard", 7),
+    ),
+    ("suspended and to be off", {**SUSPENDED, "power": "off"}, ("SUSPENDED", "suspended", "powering-off", 7)),
+    ("rescue asked", {**BUILT, "rescue_image_id": "i"}, ("ACTIVE", "active", "rescuing", 1)),
+    ("rescue of a stopped one", {**OFF, "rescue_image_id": "i"}, ("SHUTOFF", "stopped", "rescuing", 4)),
+    ("rescued", {**BUILT, **RESCUED}, ("RESCUE", "rescued", None, 1)),
+    ("rescued, and shut down inside", {**OFF, **RESCUED, "power": "off"}, ("RESCUE", "rescued", None, 4)),
+    ("rescued with another image", {**BUILT, **RESCUED, "rescue_image_id": "j"}, ("ACTIVE", "active", "rescuing", 1)),
+    ("unrescue asked", {**BUILT, "observed_rescue": "i"}, ("RESCUE", "rescued", "unrescuing", 1)),
+    ("rescue failed", {**OFF, "rescue_image_id": "i", "fault_message": "no"}, ("ERROR", "error", None, 4)),
+    ("moves, paused", {**PAUSED, "power": "paused", "move": "live"}, ("MIGRATING", "paused", "migrating", 3)),
     ("delete asked", {**BUILT, "deleted_at": AT}, ("ACTIVE", "active", "deleting", 1)),
     ("delete asked while building", {**NEW, "deleted_at": AT}, ("BUILD", "building", "deleting", 0)),
     ("moves, running", {**BUILT, "move": "live"}, ("MIGRATING", "active", "migrating", 1)),
@@ -78,12 +114,17 @@ def test_status_of_columns(columns, expected):
     assert (state.status, state.vm_state, state.task_state, state.power_state) == expected
 
 
+# No task though it is not as wanted: off and not even there; paused by its host, for an error or to save it.
+UNCONVERGED = [("off", None), ("on", "paused")]
+
+
 def test_every_combination_has_a_state_and_converged_means_no_task():
     choices = {
-        "deleted_at": (None, AT), "built_at": (None, AT), "power": ("on", "off"),
+        "deleted_at": (None, AT), "built_at": (None, AT), "power": ("on", "off", "paused", "suspended"),
         "observed_state": (None, "running", "shutoff", "paused", "suspended", "crashed"),
         "reboot_wanted": (0, 1), "start_wanted": (0, 1), "fault_message": (None, "x"), "reboot_type": ("SOFT", "HARD"),
         "move": (None, "live", "resize", "verify", "revert", "evacuate"),
+        "observed_reason": ("", "user", "save"), "rescue_image_id": (None, "i"), "observed_rescue": (None, "i"),
     }  # fmt: skip
     for values in itertools.product(*choices.values()):
         server = SimpleNamespace(**{**NEW, **dict(zip(choices, values, strict=True))})
@@ -91,11 +132,16 @@ def test_every_combination_has_a_state_and_converged_means_no_task():
         assert state.vm_state in STATUS_OF_VM_STATE
         if server.built_at and has_converged(server) and server.move in (None, "verify"):
             assert state.task_state is None
+        elif state.task_state is None and state.vm_state not in ("error", "deleted", "rescued"):
+            assert (server.power, server.observed_state) in UNCONVERGED or server.start_wanted, values
 
 
 @pytest.mark.parametrize("action", sorted(ALLOWED))
 @pytest.mark.parametrize("vm_state", sorted(STATUS_OF_VM_STATE))
-@pytest.mark.parametrize("task_state", [None, "rebooting", "powering-off", "powering-on", "migrating", "deleting"])
+@pytest.mark.parametrize(
+    "task_state",
+    [None, "rebooting", "powering-off", "powering-on", "pausing", "suspending", "resuming", "rescuing", "deleting"],
+)
 def test_allowed_is_what_the_table_says(action, vm_state, task_state):
     vm_states, task_states = ALLOWED[action]
     allowed = (vm_states == ANY or vm_state in vm_states) and (task_states == ANY or task_state in task_states)

@@ -266,7 +266,10 @@ SERVER = _object(
         "project_id": TEXT,
         "wanted": _said("absent is the tombstone: guest and disks are removed.", {"enum": ["present", "absent"]}),
         "name": TEXT,
-        "power": {"enum": ["on", "off"]},
+        "power": _said(
+            "paused: its CPUs stand still; suspended: off, with its memory on disk.",
+            {"enum": ["on", "off", "paused", "suspended"]},
+        ),
         "reboot": _said(
             "The host's reboot_done converges to wanted.",
             _object("", {"wanted": WHOLE, "type": {"enum": ["SOFT", "HARD"]}}),
@@ -318,10 +321,14 @@ SERVER = _object(
             "The disk as it was before a resize on this host.",
             _object("", {"id": UUID, "wanted": {"enum": ["kept", "dropped", "restored"]}}),
         ),
+        "rescue": _said(
+            "It boots from a fresh disk over this image, its own root disk comes second; null: from its own.",
+            _or_null(_object("", {"image": UUID})),
+        ),
     },
     optional=(
         "name", "power", "reboot", "start", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports", "volumes",
-        "console", "metadata", "incoming", "outgoing", "held", "backup",
+        "console", "metadata", "incoming", "outgoing", "held", "backup", "rescue",
     ),
 )  # fmt: skip
 SCHEMA = {

@@ -88,6 +88,7 @@ def read_rows(session: Session, host: Host) -> Rows:
     parts = {server.id: choose_part(rows, server)[0] for server in rows.servers}
     _read_volumes(session, rows)
     image_ids = {s.image_id for s in rows.servers if s.image_id and parts[s.id] in ("home", "incoming", "held")}
+    image_ids |= {s.rescue_image_id for s in rows.servers if s.rescue_image_id and parts[s.id] in ("home", "incoming")}
     image_ids |= {v.image_id for v in rows.volumes if v.image_id and v.deleted_at is None and v.built_at is None}
     rows.images = _sorted(session, select(Image).where(Image.id.in_(image_ids))) if image_ids else []
     # A tombstone keeps its ports until the guest is seen gone: no guest runs without its firewall.

@@ -115,6 +115,7 @@ def build_servers(rows: Rows) -> list[dict]:
                 "ports": [port.id for port in ports],
                 **({"volumes": volumes} if volumes else {}),
                 "console": console,
+                **({"rescue": {"image": server.rescue_image_id}} if server.rescue_image_id else {}),
                 "metadata": _build_metadata(rows, server, ports),
                 **build_move(rows, server, part, move),
                 **({"held": True, "power": "off"} if part == "home" and waits_for_targets(rows, server) else {}),

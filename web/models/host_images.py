@@ -66,9 +66,9 @@ def build_source(host: Host, image_id: str, settings) -> dict:
 
 
 def is_needed(session: Session, host_id: str, image_id: str) -> bool:
-    """Whether the host has a guest or a volume that is made from the image, or such a guest is on its way to it."""
-    for model in (Server, Volume):
-        wanted = (model.host_id == host_id, model.image_id == image_id, model.deleted_at.is_(None))
+    """Whether the host has a guest or a volume that is made from the image, or rescued with it, or expects one."""
+    for model, column in ((Server, Server.image_id), (Server, Server.rescue_image_id), (Volume, Volume.image_id)):
+        wanted = (model.host_id == host_id, column == image_id, model.deleted_at.is_(None))
         if session.scalar(select(model.id).where(*wanted, model.gone_at.is_(None)).limit(1)) is not None:
             return True
     expected = select(Migration.id).join(Server, Server.id == Migration.server_id)

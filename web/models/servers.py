@@ -83,7 +83,8 @@ class Server(Base):
     tags: Mapped[list] = mapped_column(default=list)
     availability_zone: Mapped[str | None]  # as asked; the host's zone is what it has
     host_id: Mapped[str | None] = mapped_column(ForeignKey("hosts.id"), index=True)
-    power: Mapped[str] = mapped_column(default="on")  # on | off
+    power: Mapped[str] = mapped_column(default="on")  # on | off | paused | suspended
+    rescue_image_id: Mapped[str | None]  # boots from this image, its own root disk comes second; empty: not rescued
     stop_graceful: Mapped[bool] = mapped_column(default=True)
     start_wanted: Mapped[int] = mapped_column(default=0)
     reboot_wanted: Mapped[int] = mapped_column(default=0)
@@ -102,6 +103,7 @@ class Server(Base):
     # what was seen
     observed_state: Mapped[str | None]  # running shutoff paused suspended crashed; empty: not there
     observed_reason: Mapped[str | None]
+    observed_rescue: Mapped[str | None]  # the image that it was seen to be rescued with
     observed_reboot_done: Mapped[int] = mapped_column(default=0)
     observed_start_done: Mapped[int] = mapped_column(default=0)
     observed_console_done: Mapped[int] = mapped_column(default=0)
@@ -114,7 +116,8 @@ class Server(Base):
     fault_message: Mapped[str | None] = mapped_column(Text)
     fault_details: Mapped[str | None] = mapped_column(Text)
     fault_at: Mapped[datetime | None]
-    operation: Mapped[str | None]  # what is under way, for the deadline: build start stop reboot delete
+    fault_kept: Mapped[bool] = mapped_column(default=False)  # an admin's: it stays though the host is as wanted
+    operation: Mapped[str | None]  # what is under way, for the deadline: build start stop reboot pause suspend rescue …
     operation_deadline: Mapped[datetime | None]
 
     # web.reconcile.status.compute_status of the above, stored with it

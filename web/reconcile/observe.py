@@ -169,6 +169,7 @@ def _store_seen(
     server.observed_state = seen["state"] if seen else None
     server.observed_reason = seen.get("reason") if seen else None
     if seen:
+        server.observed_rescue = seen.get("rescue")
         server.observed_reboot_done = max(server.observed_reboot_done, seen.get("reboot_done", 0))
         server.observed_start_done = max(server.observed_start_done, seen.get("start_done", 0))
         if seen.get("console"):
@@ -180,7 +181,8 @@ def _store_seen(
         return  # what it is to come to is its move's, and so is what goes wrong
     if has_converged(server) and outcome["ok"]:
         server.built_at = server.built_at or now()
-        server.fault_code = server.fault_message = server.fault_details = server.fault_at = None
+        if not server.fault_kept:
+            server.fault_code = server.fault_message = server.fault_details = server.fault_at = None
         server.operation = server.operation_deadline = None
         if busy:
             finish_actions(session, server.id, None)
@@ -193,19 +195,20 @@ def _was_shut_down_inside(server: Server, wanted: dict, seen: dict | None) -> bo
     asked_meanwhile = server.power != wanted["power"] or server.start_wanted != wanted["start"]["wanted"]
     return (
         seen is not None
-        and wanted["power"] == "on"
+        and wanted["power"] != "off"
         and seen["state"] == "shutoff"
         and seen.get("reason") == "shutdown"
         and not seen.get("stop_pending")
         and not asked_meanwhile
         and server.built_at is not None
         and server.reboot_wanted <= server.observed_reboot_done
+        and server.rescue_image_id == seen.get("rescue")
     )
 
 
 def store_fault(session: Session, server: Server, message: str) -> None:
     """The server's operation has failed: what users see until they retry or it heals."""
-    if server.fault_message != message:
+    if server.fault_message != message and not server.fault_kept:
         server.fault_code, server.fault_message, server.fault_at = FAULT_CODE, message, now()
         server.fault_details = None
     server.operation = server.operation_deadline = None

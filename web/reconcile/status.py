@@ -17,6 +17,7 @@ STATUS_OF_VM_STATE = {
     "stopped": "SHUTOFF",
     "paused": "PAUSED",
     "suspended": "SUSPENDED",
+    "rescued": "RESCUE",
     "resized": "VERIFY_RESIZE",
     "error": "ERROR",
     "deleted": "DELETED",
@@ -36,6 +37,8 @@ TASK_OF_MOVE = {
     "revert": "resize_reverting",
     "evacuate": "rebuilding",
 }
+SEEN_AS = {"running": "active", "paused": "paused", "suspended": "suspended"}
+STATE_OF_POWER = {"on": "active", "off": "stopped", "paused": "paused", "suspended": "suspended"}
 MOVING = ("live", "resize", "revert")  # its guest is the move's, not its host's alone
 
 
@@ -52,26 +55,36 @@ class State:
 # action: (vm_states, task_states) it may be asked in; "*" is any.
 ANY = "*"
 IDLE = (None,)
-STILL = (None, "rebooting", "rebooting_hard", "powering-on", "powering-off")  # on its way nowhere
+POWERING = ("rebooting", "rebooting_hard", "powering-on", "powering-off", "pausing", "unpausing")
+STILL = (None, *POWERING)  # on its way nowhere
 ALLOWED: dict[str, tuple] = {
     "start": (("stopped",), IDLE),
     "stop": (("active", "error"), IDLE),
     "reboot_soft": (("active",), IDLE),
     "reboot_hard": (
         ("active", "stopped", "paused", "suspended", "error"),
-        (None, "rebooting", "rebooting_hard", "powering-on", "powering-off"),
+        (None, *POWERING, "suspending", "resuming"),
     ),
+    "pause": (("active",), IDLE),
+    "unpause": (("paused",), IDLE),
+    "suspend": (("active",), IDLE),
+    "resume": (("suspended",), IDLE),
+    "rescue": (("active", "stopped", "error"), IDLE),
+    "unrescue": (("rescued",), IDLE),
+    "trigger_crash_dump": (("active", "paused", "rescued", "resized", "error"), IDLE),
+    "reset_state": (ANY, ANY),
     "delete": (ANY, ANY),
     "lock": (ANY, ANY),
     "unlock": (ANY, ANY),
     "update": (ANY, ANY),
     "update_metadata": (("active", "paused", "suspended", "stopped"), ANY),
-    "get_console_output": (("active", "stopped", "paused", "suspended", "error"), ANY),
-    "add_security_group": (("active", "stopped", "paused", "suspended"), ANY),
-    "remove_security_group": (("active", "stopped", "paused", "suspended"), ANY),
-    "attach_volume": (("active", "stopped", "paused", "suspended", "resized"), STILL),
-    "detach_volume": (("active", "stopped", "paused", "suspended", "resized"), STILL),
-    "add_floating_ip": (("active", "stopped", "paused", "suspended"), ANY),
+    "get_console_output": (("active", "stopped", "paused", "suspended", "rescued", "error"), ANY),
+    "add_security_group": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
+    "remove_security_group": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
+    # Not suspended: what is in the memory on disk cannot be changed. Not rescued: its disks are another order's.
+    "attach_volume": (("active", "stopped", "paused", "resized"), STILL),
+    "detach_volume": (("active", "stopped", "paused", "resized"), STILL),
+    "add_floating_ip": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
     "live_migrate": (("active", "paused"), IDLE),
     "migrate": (("active", "stopped"), IDLE),
     "resize": (("active", "stopped"), IDLE),
@@ -81,7 +94,12 @@ ALLOWED: dict[str, tuple] = {
 }
 
 
-VERBS = {"live_migrate": "os-migrateLive", "confirm_resize": "confirmResize", "revert_resize": "revertResize"}
+VERBS = {
+    "live_migrate": "os-migrateLive",
+    "confirm_resize": "confirmResize",
+    "revert_resize": "revertResize",
+    "reset_state": "os-resetState",
+}
 
 
 def check_allowed(server, action: str) -> None:
@@ -113,26 +131,46 @@ def _vm_and_task(server) -> tuple[str, str | None]:
         return "error", None
     if server.built_at is None:
         return "building", "scheduling" if server.host_id is None else "spawning"
-    running = server.observed_state == "running"
     if server.move in TASK_OF_MOVE:
         # A guest that moves is off, or nowhere to be seen, for a part of the way.
-        return "stopped" if server.power == "off" else "active", TASK_OF_MOVE[server.move]
+        return STATE_OF_POWER[server.power], TASK_OF_MOVE[server.move]
     if server.move == "verify" and has_converged(server):
         return "resized", None
     if server.move == "verify":
-        return "stopped" if server.power == "off" else "active", "resize_migrating"
+        return STATE_OF_POWER[server.power], "resize_migrating"
+    seen = _see(server)
+    if server.rescue_image_id != server.observed_rescue:
+        return ("rescued", "unrescuing") if server.rescue_image_id is None else (seen, "rescuing")
+    if server.rescue_image_id is not None:
+        return "rescued", None
+    task = _find_task(server, seen)
+    return "active" if task in ("rebooting", "rebooting_hard") else seen, task
+
+
+def _see(server) -> str:
+    """The vm_state of what was seen. While its memory is written to disk the guest stands still for a moment."""
+    if server.observed_state == "paused" and server.observed_reason == "save":
+        return "active"
+    return SEEN_AS.get(server.observed_state, "stopped")
+
+
+def _find_task(server, seen: str) -> str | None:
+    """What is under way between what was seen and the power that is wanted."""
     if server.power == "off":
-        return ("active", "powering-off") if running else ("stopped", None)
+        return None if seen == "stopped" else "powering-off"
     if server.reboot_wanted > server.observed_reboot_done:
-        return "active", "rebooting" if server.reboot_type == "SOFT" else "rebooting_hard"
-    if server.start_wanted > server.observed_start_done:
-        return "active" if running else "stopped", "powering-on"
-    if server.observed_state == "paused":
-        return "paused", None
-    if server.observed_state == "suspended":
-        return "suspended", None
-    # Wanted on, seen off: the host lost it (a reboot, a killed QEMU) and the loop is bringing it back.
-    return ("active", None) if running else ("stopped", "powering-on")
+        return "rebooting" if server.reboot_type == "SOFT" else "rebooting_hard"
+    if seen == "stopped":
+        # Seen off: it is started, or the host lost it (a reboot, a killed QEMU) and the loop is bringing it back.
+        return "powering-on"
+    if server.power != "on":
+        return None if seen == server.power else "pausing" if server.power == "paused" else "suspending"
+    if seen == "suspended":
+        return "resuming"
+    asked = server.start_wanted > server.observed_start_done
+    if seen == "paused":  # for another reason than a wish it goes on only when that is asked for
+        return "unpausing" if asked or server.observed_reason == "user" else None
+    return "powering-on" if asked else None
 
 
 def refresh_status(server) -> State:
@@ -147,10 +185,12 @@ def has_converged(server) -> bool:
     """Whether the host was seen to have done all that is wanted of the server."""
     if server.deleted_at is not None:
         return server.gone_at is not None
+    if server.rescue_image_id != server.observed_rescue:
+        return False
     if server.power == "off":
         return server.observed_state in ("shutoff", "crashed")
     return (
-        server.observed_state == "running"
+        _see(server) == SEEN_AS.get(server.observed_state) == STATE_OF_POWER[server.power]
         and server.reboot_wanted <= server.observed_reboot_done
         and server.start_wanted <= server.observed_start_done
     )

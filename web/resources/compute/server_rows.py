@@ -100,7 +100,13 @@ def begin_operation(ctx: Context, server: Server, operation: str) -> None:
     """An operation that the host must finish before its deadline; an old fault is forgotten."""
     server.operation = operation
     server.operation_deadline = now() + timedelta(seconds=ctx.settings.worker.operation_timeout_s)
+    forget_fault(server)
+
+
+def forget_fault(server: Server) -> None:
+    """Nothing is wrong with the server any more, as far as anybody knows."""
     server.fault_code = server.fault_message = server.fault_details = server.fault_at = None
+    server.fault_kept = False
 
 
 def mark_changed(ctx: Context, server: Server, on_host: bool = True) -> None:
