@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from . import guest_volumes
+from . import extra_disks, guest_hardware, guest_volumes
 from .core import UUID
 from .errors import KumoError
 
@@ -29,6 +29,12 @@ DEFAULTS = {
     "outgoing": None,
     "held": False,
     "backup": None,
+    "iso": False,
+    "ephemeral_gb": [],
+    "ephemeral_formats": [],
+    "swap_mb": 0,
+    "config_drive": False,
+    "hardware": {},
 }
 
 
@@ -60,9 +66,24 @@ def parse_server(row: dict) -> dict:
     needs_image = guest_volumes.has_local_root(server)
     check(not needs_image or _is_uuid(server["image"]), "image", f"is {server['image']!r}; it must be an image's UUID")
     check(isinstance(server["ports"], list) and all(map(_is_uuid, server["ports"])), "ports", "must be a list of UUIDs")
+    _parse_made_of(server, check)
     for name in ("incoming", "outgoing", "backup"):
         server[name] = _parse_move(name, server[name], check) if server[name] is not None else None
     return server
+
+
+def _parse_made_of(server: dict, check) -> None:
+    """Disks beside the root disk, and virtual hardware, checked in place."""
+    for name in ("iso", "config_drive"):
+        check(isinstance(server[name], bool), name, "must be true or false")
+    check(_is_number(server["swap_mb"], 0), "swap_mb", "must be a number from 0")
+    sizes = server["ephemeral_gb"]
+    check(isinstance(sizes, list) and all(_is_number(size, 1) for size in sizes), "ephemeral_gb", "must be GiB from 1")
+    formats = server["ephemeral_formats"] or [extra_disks.FORMATS[0]] * len(sizes)
+    known = isinstance(formats, list) and all(name in extra_disks.FORMATS for name in formats)
+    check(known and len(formats) == len(sizes), "ephemeral_formats", f"must be {' or '.join(extra_disks.FORMATS)} each")
+    server["ephemeral_formats"] = formats
+    server["hardware"] = guest_hardware.parse_hardware(server["hardware"], server["id"])
 
 
 MOVES = {

@@ -6,6 +6,8 @@ document against it. A field that is added later gets a default, so that an olde
 
 from __future__ import annotations
 
+from ..models.hardware import CHOICES
+
 UUID = {"type": "string", "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}
 MAC = {"type": "string", "pattern": "^([0-9a-f]{2}:){5}[0-9a-f]{2}$"}
 ADDRESSES = {"type": "array", "items": {"type": "string"}}
@@ -259,6 +261,32 @@ ATTACHED = _object(
     },
 )
 METADATA = _said("What the metadata service tells the guest.", {"type": "object", "required": ["uuid", "hostname"]})
+# What a guest is made of beside its image, flavor and volumes; a guest without a field has none of it.
+MADE_OF = {
+    "iso": _said("Its image is an ISO: it boots from that, and its root disk begins empty.", BOOL),
+    "ephemeral_gb": _said("Sizes of its ephemeral disks.", _list(WHOLE)),
+    "ephemeral_formats": _said("Their file systems; ext4 unless it says so.", _list({"enum": ["ext4", "vfat"]})),
+    "swap_mb": _said("Size of its swap disk.", WHOLE),
+    "config_drive": _said("Its metadata is on a CD-ROM labelled config-2, too.", BOOL),
+    "injected": _said(
+        "What the config drive alone holds.",
+        _object(
+            "",
+            {
+                "files": _list(_object("", {"path": TEXT, "contents": _said("Base 64.", TEXT)})),
+                "admin_pass": _or_null(TEXT),
+            },
+        ),
+    ),
+    "hardware": _said(
+        "Its virtual hardware, where it is not the first one named.",
+        _object(
+            "",
+            {name: BOOL if values[0] is False else {"enum": list(values)} for name, values in CHOICES.items()},
+            optional=tuple(CHOICES),
+        ),
+    ),
+}
 SERVER = _object(
     "A guest.",
     {
@@ -279,6 +307,7 @@ SERVER = _object(
         "image": _or_null(UUID),
         "ports": _said("Its NICs, in order.", _list(UUID)),
         "volumes": _said("Its volumes, by device.", _list(ATTACHED)),
+        **MADE_OF,
         "console": _said(
             "A user asked for the console log: answered once.",
             _or_null(_object("", {"wanted": WHOLE, "lines": _or_null(WHOLE)})),
@@ -321,7 +350,7 @@ SERVER = _object(
     },
     optional=(
         "name", "power", "reboot", "start", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports", "volumes",
-        "console", "metadata", "incoming", "outgoing", "held", "backup",
+        "console", "metadata", "incoming", "outgoing", "held", "backup", *MADE_OF,
     ),
 )  # fmt: skip
 SCHEMA = {
