@@ -82,14 +82,17 @@ def read_physical_networks(host: Host) -> dict:
     return {"physical_networks": {"public": {}}, **(host.settings or {})}
 
 
-def explain_made_of(server) -> str | None:
-    """Why the server cannot be copied to another host, and would lose something there; None where it can."""
+def explain_made_of(server, live: bool) -> str | None:
+    """Why the server cannot be copied to another host, and would lose something there; None where it can.
+
+    A config drive is written anew before a start: it is in the way of running guests only, which have it in use.
+    """
     disks = server.disks or {}
     hardware = build_hardware(server.image_properties or {}, server.flavor.get("extra_specs") or {})
     has = {
         "an ephemeral disk": disks.get("ephemeral"),
         "a swap disk": disks.get("swap_mb"),
-        "a config drive": server.config_drive,
+        "a config drive": server.config_drive and live,
         "an ISO that it boots from": server.image_id is not None and is_iso(server.image_properties or {}),
         "UEFI variables": hardware.get("firmware") == "uefi",
     }
@@ -104,7 +107,8 @@ def _explain(
         return "an earlier move of this server has not ended there yet"
     if dest.id == source.id:
         return None if wish.same_host else "the server is there already"
-    kept = explain_made_of(server) if wish.over_network else None  # an evacuated guest is made anew, all of it
+    # An evacuated guest is made anew, all of it.
+    kept = explain_made_of(server, wish.live) if wish.over_network else None
     if kept:
         return kept
     tunnels = {host.id: bool((host.settings or {}).get("tunnel_address")) for host in (source, dest)}

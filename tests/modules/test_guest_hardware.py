@@ -19,6 +19,7 @@ from ansible.module_utils.kumo import (
 )
 from ansible.module_utils.kumo.errors import KumoError
 
+from web.desired import document as schema
 from web.models import hardware
 
 S = "aaaaaaaa-0000-4000-8000-000000000001"
@@ -167,8 +168,10 @@ def test_bad_fields_are_named(changes, named):
 
 
 def test_both_sides_know_the_same_hardware():
-    """The API's table is the host's."""
+    """The API's table is the host's, and the document's."""
     assert hardware.CHOICES == guest_hardware.CHOICES
+    choices = {name: tuple(one.get("enum", (False, True))) for name, one in schema.HARDWARE.items()}
+    assert choices == hardware.CHOICES
     assert hardware.PREFIXES == guest_hardware.PREFIXES
     for given in ({}, {"disk_bus": "scsi"}, {"disk_bus": "ide"}):
         server = parse(ephemeral_gb=[1, 1], swap_mb=1, hardware=given)
@@ -205,7 +208,9 @@ def test_ephemeral_disks_are_made_once(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk.eph0", "disk.swap"]
     for name, at, magic in (("disk.eph0", 0x438, b"\x53\xef"), ("disk.swap", 4086, b"SWAPSPACE2")):
         disks.run_qemu_img("convert", "-f", "qcow2", "-O", "raw", str(tmp_path / name), str(tmp_path / "raw"))
-        assert (tmp_path / "raw").read_bytes()[at : at + len(magic)] == magic
+        with open(tmp_path / "raw", "rb") as stream:
+            stream.seek(at)
+            assert stream.read(len(magic)) == magic
         (tmp_path / "raw").unlink()
     before = (tmp_path / "disk.eph0").stat().st_mtime_ns
     extra_disks.apply_extra(server, tmp_path)

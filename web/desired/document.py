@@ -6,8 +6,6 @@ document against it. A field that is added later gets a default, so that an olde
 
 from __future__ import annotations
 
-from ..models.hardware import CHOICES
-
 UUID = {"type": "string", "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}
 MAC = {"type": "string", "pattern": "^([0-9a-f]{2}:){5}[0-9a-f]{2}$"}
 ADDRESSES = {"type": "array", "items": {"type": "string"}}
@@ -262,6 +260,18 @@ ATTACHED = _object(
 )
 METADATA = _said("What the metadata service tells the guest.", {"type": "object", "required": ["uuid", "hostname"]})
 # What a guest is made of beside its image, flavor and volumes; a guest without a field has none of it.
+# pack_root.py reads this file alone, so the choices are here once more; a test compares them with models/hardware.py.
+HARDWARE = {
+    "disk_bus": {"enum": ["virtio", "scsi", "sata", "ide"]},
+    "scsi_model": {"enum": ["virtio-scsi", "lsilogic"]},
+    "cdrom_bus": {"enum": ["ide", "sata", "scsi"]},
+    "vif_model": {"enum": ["virtio", "e1000", "e1000e", "rtl8139"]},
+    "video_model": {"enum": ["vga", "virtio", "cirrus", "bochs", "none"]},
+    "machine": {"enum": ["pc", "q35"]},
+    "firmware": {"enum": ["bios", "uefi"]},
+    "watchdog": {"enum": ["disabled", "reset", "poweroff", "pause", "none"]},
+    "guest_agent": BOOL,
+}
 MADE_OF = {
     "iso": _said("Its image is an ISO: it boots from that, and its root disk begins empty.", BOOL),
     "ephemeral_gb": _said("Sizes of its ephemeral disks.", _list(WHOLE)),
@@ -280,11 +290,7 @@ MADE_OF = {
     ),
     "hardware": _said(
         "Its virtual hardware, where it is not the first one named.",
-        _object(
-            "",
-            {name: BOOL if values[0] is False else {"enum": list(values)} for name, values in CHOICES.items()},
-            optional=tuple(CHOICES),
-        ),
+        _object("", HARDWARE, optional=tuple(HARDWARE)),
     ),
 }
 SERVER = _object(
