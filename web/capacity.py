@@ -29,6 +29,11 @@ def read_open_moves(session: Session, *conditions) -> list[tuple[Migration, Serv
     return [(migration, server) for migration, server in session.execute(statement)]
 
 
+def read_local_gb(server) -> int:
+    """GiB of a server's disks beside its root disk that are no volumes. Pure."""
+    return (server.disks or {}).get("gb", 0)
+
+
 def build_claim(migration, server) -> tuple[str | None, dict[str, int]]:
     """(host id, {"vcpus", "memory_mb", "disk_gb"}) that a move needs beside what its server counts where it is. Pure.
 
@@ -37,7 +42,9 @@ def build_claim(migration, server) -> tuple[str | None, dict[str, int]]:
     away = migration.source_host_id if server.host_id == migration.dest_host_id else migration.dest_host_id
     if migration.source_host_id != migration.dest_host_id:
         flavor = migration.old_flavor if away == migration.source_host_id else migration.new_flavor
-        return away, {name: flavor[key] for name, key in SIZES.items()}
+        claim = {name: flavor[key] for name, key in SIZES.items()}
+        claim["disk_gb"] += read_local_gb(server)
+        return away, claim
     flavors = (migration.old_flavor, migration.new_flavor)
     claim = {name: max(one[key] for one in flavors) - server.flavor[key] for name, key in SIZES.items()}
     claim["disk_gb"] = sum(one["disk_gb"] for one in flavors) - server.flavor["disk_gb"]
@@ -46,12 +53,13 @@ def build_claim(migration, server) -> tuple[str | None, dict[str, int]]:
 
 def read_host_usage(session: Session, host_ids=None) -> dict[str, dict[str, int]]:
     """{host id: {"servers", "vcpus", "memory_mb", "disk_gb"}} of the guests each host has or is to have."""
+    local = func.coalesce(Server.disks["gb"].as_integer(), 0)  # ephemeral disks and swap
     statement = select(
         Server.host_id,
         func.count(),
         func.coalesce(func.sum(Server.flavor["vcpus"].as_integer()), 0),
         func.coalesce(func.sum(Server.flavor["ram_mb"].as_integer()), 0),
-        func.coalesce(func.sum(Server.flavor["disk_gb"].as_integer()), 0),
+        func.coalesce(func.sum(Server.flavor["disk_gb"].as_integer() + local), 0),
     ).where(Server.gone_at.is_(None), Server.host_id.is_not(None))
     if host_ids is not None:
         statement = statement.where(Server.host_id.in_(host_ids))

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from .capacity import SIZES, build_offer, read_candidates, read_hosts
+from .capacity import SIZES, build_offer, read_candidates, read_hosts, read_local_gb
 from .models import Host, Network, Port, Server
+from .models.hardware import build_hardware, is_iso
 from .moves import read_open_of_server
 from .reconcile.migration_status import is_same_host
 from .scheduler import Demand, NoValidHost, choose_host, explain
@@ -81,11 +82,35 @@ def read_physical_networks(host: Host) -> dict:
     return {"physical_networks": {"public": {}}, **(host.settings or {})}
 
 
-def _explain(wish: Wish, source: Host, dest: Host, networks: list[Network], busy: set[str]) -> str | None:
+def explain_made_of(server, live: bool) -> str | None:
+    """Why the server cannot be copied to another host, and would lose something there; None where it can.
+
+    A config drive is written anew before a start: it is in the way of running guests only, which have it in use.
+    """
+    disks = server.disks or {}
+    hardware = build_hardware(server.image_properties or {}, server.flavor.get("extra_specs") or {})
+    has = {
+        "an ephemeral disk": disks.get("ephemeral"),
+        "a swap disk": disks.get("swap_mb"),
+        "a config drive": server.config_drive and live,
+        "an ISO that it boots from": server.image_id is not None and is_iso(server.image_properties or {}),
+        "UEFI variables": hardware.get("firmware") == "uefi",
+    }
+    kept = [name for name, there in has.items() if there]
+    return f"the server has {' and '.join(kept)}, which is not copied between hosts" if kept else None
+
+
+def _explain(
+    wish: Wish, server: Server, source: Host, dest: Host, networks: list[Network], busy: set[str]
+) -> str | None:
     if dest.id in busy:
         return "an earlier move of this server has not ended there yet"
     if dest.id == source.id:
         return None if wish.same_host else "the server is there already"
+    # An evacuated guest is made anew, all of it.
+    kept = explain_made_of(server, wish.live) if wish.over_network else None
+    if kept:
+        return kept
     tunnels = {host.id: bool((host.settings or {}).get("tunnel_address")) for host in (source, dest)}
     if wish.over_network and not tunnels[dest.id]:
         return "it has no tunnel_address in its settings: guests move between those"
@@ -103,7 +128,7 @@ def build_demand(server: Server, flavor: dict, wish: Wish, avoid: dict[str, str]
     return Demand(
         vcpus=flavor["vcpus"],
         memory_mb=flavor["ram_mb"],
-        disk_gb=flavor["disk_gb"],
+        disk_gb=flavor["disk_gb"] + read_local_gb(server),
         zone=None if wish.force else server.availability_zone,
         host=wish.host,
         avoid=avoid,
@@ -124,7 +149,7 @@ def choose_destination(session: Session, settings, server: Server, wish: Wish, f
     busy = {host_id for one in open_moves for host_id in (one.source_host_id, one.dest_host_id)}
     if not any(is_same_host(one) for one in open_moves):
         busy.discard(server.host_id)  # it has the guest, and what an earlier move left is elsewhere
-    reasons = {host.id: _explain(wish, source, host, networks, busy) for host in hosts}
+    reasons = {host.id: _explain(wish, server, source, host, networks, busy) for host in hosts}
     demand = build_demand(server, flavor, wish, {key: reason for key, reason in reasons.items() if reason is not None})
     candidates = read_candidates(session, settings, hosts)
     offer = build_offer(settings)

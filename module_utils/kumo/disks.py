@@ -1,4 +1,4 @@
-"""A guest's root disk: a qcow2 file over the host's read-only copy of its image.
+"""A guest's root disk: a qcow2 file over the host's read-only copy of its image; an empty one where that is an ISO.
 
 Owns ``servers/<id>/disk``. Never opens a guest's disk to find out what it is: every qemu-img call names its
 formats (security cases 5 and 6). Next room: ``images.py`` below it, ``guests.py`` above.
@@ -23,6 +23,10 @@ def choose_size(server: dict, virtual_size: int) -> int:
     KumoError where the image is larger than the flavor allows (security case 7).
     """
     allowed = server["root_gb"] * GIB
+    if server.get("iso"):
+        if not allowed:
+            raise KumoError(f"server {server['id']} boots from an ISO, and its flavor has no disk to install onto")
+        return allowed
     if allowed and virtual_size > allowed:
         raise KumoError(
             f"image {server['image']} is a disk of {virtual_size} bytes; "
@@ -44,7 +48,8 @@ def apply_disk(document: dict, server: dict, directory: Path) -> dict:
     part = directory / ".disk.part"
     part.unlink(missing_ok=True)
     image = images.build_image_path(document, server["image"])
-    run_qemu_img("create", "-q", "-f", "qcow2", "-F", base["driver"], "-b", str(image), str(part), str(size))
+    over = [] if server["iso"] else ["-F", base["driver"], "-b", str(image)]
+    run_qemu_img("create", "-q", "-f", "qcow2", *over, str(part), str(size))
     os.chmod(part, 0o600)
     os.replace(part, path)
     return base

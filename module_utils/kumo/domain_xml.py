@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from string import ascii_lowercase
 from xml.etree import ElementTree
 
-from . import names
+from . import domain_disks, names
 from .errors import KumoError
 
 EMULATOR = "/usr/bin/qemu-system-x86_64"
-# i440fx takes hot-plugged disks and NICs without ports prepared beforehand, and its firmware is the fastest under TCG.
-MACHINE = "pc"
+# The default, pc, takes hot-plugged disks and NICs without ports prepared beforehand; its firmware is the fastest under
+# TCG. libvirt says which version of it a guest has: the kind is what counts here.
+MACHINE_OF = {"pc-i440fx": "pc", "pc-q35": "q35"}
+UEFI_CODE, UEFI_VARIABLES = "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"
+AGENT = "org.qemu.guest_agent.0"
 ElementTree.register_namespace("kumo", names.METADATA_XMLNS)
 
 
 def build_domain(
     server: dict, nics: list[dict], directory: Path, base: dict | None, virt_type: str, rescue: dict | None = None
 ) -> ElementTree.Element:
-    """The tree of a server: ``nics`` as build_nics gives them, ``base`` {path, driver} the image under its disk.
+    """The tree of a server: ``nics`` as build_nics gives them, ``base`` {path, driver} its image.
 
     Without a ``base`` the root disk is the volume among ``server["volumes"]`` that says so. With ``rescue``, a base as
     well, the guest boots from a disk over that, and its own root disk comes after it.
@@ -37,9 +39,8 @@ def build_domain(
     _add(domain, "memory", text=str(server["memory_mb"] * 1024), unit="KiB")
     _add(domain, "currentMemory", text=str(server["memory_mb"] * 1024), unit="KiB")
     _add(domain, "vcpu", text=str(server["vcpus"]), placement="static")
-    system = _add(domain, "os")
-    _add(system, "type", text="hvm", arch="x86_64", machine=MACHINE)
-    _add(system, "boot", dev="hd")
+    hardware = server["hardware"]
+    _add_system(domain, server, directory, iso=server["iso"] and base is not None and rescue is None)
     features = _add(domain, "features")
     _add(features, "acpi")
     _add(features, "apic")
@@ -50,12 +51,14 @@ def build_domain(
     _add(domain, "on_crash", text="destroy")
     devices = _add(domain, "devices")
     _add(devices, "emulator", text=EMULATOR)
-    if base is not None:
-        if rescue is not None:
-            _add_disk(devices, directory / "disk.rescue", rescue)
-        _add_disk(devices, directory / "disk", base, choose_root_device(server) if rescue is not None else "vda")
-    for volume in sorted(server.get("volumes") or [], key=lambda one: one["boot_index"] != 0):
-        devices.append(build_volume_disk(volume))
+    cdroms = domain_disks.build_cdroms(server, directory, base)
+    devices.extend(domain_disks.build_controllers(server, bool(cdroms)))
+    volumes = sorted(server.get("volumes") or [], key=lambda one: one["boot_index"] != 0)
+    roots = [volume for volume in volumes if volume["boot_index"] == 0]
+    devices.extend(map(build_volume_disk, roots))
+    devices.extend(domain_disks.build_disks(server, directory, base, rescue))
+    devices.extend(map(build_volume_disk, volumes[len(roots) :]))
+    devices.extend(cdroms)
     for nic in nics:
         devices.append(build_interface(nic))
     _add(devices, "controller", type="usb", model="none")
@@ -67,17 +70,15 @@ def build_domain(
     _add(
         _add(devices, "graphics", type="vnc", port="-1", autoport="yes"), "listen", type="address", address="127.0.0.1"
     )
-    _add(_add(devices, "video"), "model", type="vga")
+    _add(_add(devices, "video"), "model", type=hardware["video_model"])
+    if hardware["watchdog"] != "disabled":
+        _add(devices, "watchdog", model="i6300esb", action=hardware["watchdog"])
+    if hardware["guest_agent"]:
+        _add(_add(devices, "channel", type="unix"), "target", type="virtio", name=AGENT)
     _add(devices, "memballoon", model="virtio")
     rng = _add(devices, "rng", model="virtio")
     _add(rng, "backend", text="/dev/urandom", model="random")
     return domain
-
-
-def choose_root_device(server: dict) -> str:
-    """Where a rescued guest finds its root disk: vdb, or what of the following no volume has."""
-    taken = {volume["device"] for volume in server.get("volumes") or []}
-    return next(name for name in (f"vd{letter}" for letter in ascii_lowercase[1:]) if name not in taken)
 
 
 def build_nics(document: dict, server: dict) -> list[dict]:
@@ -103,6 +104,7 @@ def build_nics(document: dict, server: dict) -> list[dict]:
                 "tap": names.build_tap_name(port_id),
                 "mtu": int(networks[port["network"]].get("mtu") or 1500),
                 "link": "up" if port.get("admin_state_up", True) else "down",
+                "model": server["hardware"]["vif_model"],
             }
         )
     return nics
@@ -114,7 +116,7 @@ def build_interface(nic: dict) -> ElementTree.Element:
     _add(interface, "mac", address=nic["mac"])
     _add(interface, "source", bridge=nic["bridge"])
     _add(interface, "target", dev=nic["tap"])
-    _add(interface, "model", type="virtio")
+    _add(interface, "model", type=nic["model"])
     _add(interface, "mtu", size=str(nic["mtu"]))
     _add(interface, "link", state=nic["link"])
     return interface
@@ -181,7 +183,9 @@ def parse_owned(domain: ElementTree.Element) -> dict:
         "project": project.get("id") if project is not None else None,
         "memory_kib": int(domain.findtext("memory") or 0),
         "vcpus": int(domain.findtext("vcpu") or 0),
-        "machine": MACHINE if machine and machine.startswith("pc-i440fx") else machine,
+        "machine": MACHINE_OF.get((machine or "").rpartition("-")[0], machine),
+        "firmware": domain.findtext("os/loader"),
+        "boot": [boot.get("dev") for boot in domain.findall("os/boot")],
         "cpu": [cpu.get("mode"), cpu.findtext("model")] if cpu is not None else None,
         "acpi": domain.find("features/acpi") is not None,
         "events": [domain.findtext(f"on_{name}") for name in ("poweroff", "reboot", "crash")],
@@ -190,6 +194,9 @@ def parse_owned(domain: ElementTree.Element) -> dict:
         "console": _get(domain, "devices/serial/log", "file"),
         "vnc": _get(domain, "devices/graphics[@type='vnc']/listen", "address"),
         "video": _get(domain, "devices/video/model", "type"),
+        "scsi": _get(domain, "devices/controller[@type='scsi']", "model"),
+        "watchdog": _get(domain, "devices/watchdog[@model='i6300esb']", "action"),
+        "agent": domain.find(f"devices/channel/target[@name='{AGENT}']") is not None,
         "rng": domain.findtext("devices/rng/backend"),
         "balloon": _get(domain, "devices/memballoon", "model"),
     }
@@ -229,6 +236,7 @@ def _parse_nic(nic: ElementTree.Element) -> dict:
         "mac": _get(nic, "mac", "address"),
         "bridge": _get(nic, "source", "bridge"),
         "tap": _get(nic, "target", "dev"),
+        "model": _get(nic, "model", "type"),
         "mtu": int(_get(nic, "mtu", "size") or 0),
         "link": _get(nic, "link", "state") or "up",
     }
@@ -241,17 +249,15 @@ def _add_cpu(domain: ElementTree.Element, virt_type: str) -> None:
         _add(domain, "cpu", mode="maximum", check="none")
 
 
-def _add_disk(devices: ElementTree.Element, path: Path, base: dict, device: str = "vda") -> None:
-    disk = _add(devices, "disk", type="file", device="disk")
-    _add(disk, "driver", name="qemu", type="qcow2", discard="unmap")
-    _add(disk, "source", file=str(path))
-    # The chain is said in full: libvirt never looks into a file for its format. The shared image keeps its owner.
-    below = _add(disk, "backingStore", type="file")
-    _add(below, "format", type=base["driver"])
-    source = _add(below, "source", file=base["path"])
-    _add(source, "seclabel", model="dac", relabel="no")
-    _add(below, "backingStore")
-    _add(disk, "target", dev=device, bus="virtio")
+def _add_system(domain: ElementTree.Element, server: dict, directory: Path, iso: bool) -> None:
+    system = _add(domain, "os")
+    _add(system, "type", text="hvm", arch="x86_64", machine=server["hardware"]["machine"])
+    if server["hardware"]["firmware"] == "uefi":
+        _add(system, "loader", text=UEFI_CODE, readonly="yes", type="pflash")
+        _add(system, "nvram", text=str(directory / "nvram"), template=UEFI_VARIABLES)
+    # An ISO comes before the disk that is installed from it, at every start: its own menu says what then.
+    for device in ("cdrom", "hd") if iso else ("hd",):
+        _add(system, "boot", dev=device)
 
 
 def _add(parent: ElementTree.Element, tag: str, /, text: str | None = None, **attributes: str) -> ElementTree.Element:

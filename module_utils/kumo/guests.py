@@ -9,7 +9,17 @@ import shutil
 import time
 from pathlib import Path
 
-from . import disks, domain_xml, files, guest_volumes, images, libvirt_connection, probe
+from . import (
+    config_drive,
+    disks,
+    domain_xml,
+    extra_disks,
+    files,
+    guest_volumes,
+    images,
+    libvirt_connection,
+    probe,
+)
 from .core import state_path
 from .deadlines import run_with_deadline
 from .errors import KumoError
@@ -72,10 +82,14 @@ def apply_create(document: dict, server: dict) -> None:
         raise KumoError(
             f"the disk of server {server['id']} is gone from {directory}; it is not made anew over lost data"
         )
+    lost = extra_disks.find_lost(server, directory) if kept else []
+    if lost:
+        raise KumoError(f"{lost[0]} of server {server['id']} is gone from {directory}; it is not made anew")
     for path in (directory.parent, directory):
         path.mkdir(mode=0o711, parents=True, exist_ok=True)
     if kept is None:
         kept = {**build_kept(server), "disk": disks.apply_disk(document, server, directory) if local else None}
+        extra_disks.apply_extra(server, directory)
         files.apply_json(directory / "state.json", kept)
     _define(document, server, kept)
 
@@ -261,6 +275,8 @@ def _define(document: dict, server: dict, kept: dict):
 
 
 def _start(document: dict, server: dict, domain) -> None:
+    _check_firmware(server)
+    config_drive.apply_drive(document, server, build_directory(document, server["id"]))
     try:
         with guest_volumes.secrets(server["volumes"]):
             domain.create()
@@ -271,6 +287,11 @@ def _start(document: dict, server: dict, domain) -> None:
     kept = build_kept(server)
     del kept["disk"], kept["volume_errors"], kept["move"], kept["rescue"]
     _store(document, server, kept)
+
+
+def _check_firmware(server: dict) -> None:
+    if server["hardware"]["firmware"] == "uefi" and not Path(domain_xml.UEFI_CODE).exists():
+        raise KumoError(f"server {server['id']} needs UEFI (package ovmf), which is not installed on this host")
 
 
 def _press(domain, server: dict) -> None:

@@ -105,17 +105,32 @@ def build_network_data(ports: list[dict], networks: dict[str, dict]) -> dict:
     return data
 
 
+def _build_content(server: dict, mine: list[dict], networks: dict) -> dict:
+    addresses = [ipaddress.ip_address(address) for port in mine for address in port.get("addresses") or []]
+    return {
+        "metadata": server["metadata"],
+        "network_data": build_network_data(mine, networks),
+        "local_ipv4": next((str(address) for address in addresses if address.version == 4), None),
+    }
+
+
+def build_content(document: dict, server: dict) -> dict:
+    """All that a server (its row of the document) is told of itself; KumoError names what of it is wrong."""
+    networks = {network["id"]: network for network in document["networks"]}
+    ports = {port["id"]: port for port in document["ports"]}
+    mine = [ports[port] for port in server.get("ports") or [] if port in ports]
+    try:
+        return _build_content(server, mine, networks)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KumoError(f"server {server['id']}: its metadata cannot be built: {error}") from None
+
+
 def _build_server_files(document: dict, server: dict, networks: dict, ports: dict) -> dict[tuple[str, str], str]:
     """{(namespace, address): text of the file} of one server; KumoError names what of it is wrong."""
     mine = [ports[port] for port in server.get("ports") or [] if port in ports]
     built: dict[tuple[str, str], str] = {}
     try:
-        addresses = [ipaddress.ip_address(address) for port in mine for address in port.get("addresses") or []]
-        content = {
-            "metadata": server["metadata"],
-            "network_data": build_network_data(mine, networks),
-            "local_ipv4": next((str(address) for address in addresses if address.version == 4), None),
-        }
+        content = _build_content(server, mine, networks)
         for port in mine:
             network = networks.get(port["network"])
             namespace = choose_home_namespace(network) if network else None

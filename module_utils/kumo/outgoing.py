@@ -15,7 +15,7 @@ import socket
 import time
 from pathlib import Path
 
-from . import guest_volumes, guests, libvirt_connection, moves, names, routers, tasks
+from . import guest_hardware, guest_volumes, guests, libvirt_connection, moves, names, routers, tasks
 from .errors import KumoError
 from .libvirt_connection import libvirt
 
@@ -45,7 +45,8 @@ def build_send(server: dict, has_disk: bool) -> list[str]:
     host = f"[{address}]" if address.version == 6 else str(address)
     # Writes of the guest wait for the other host, so that the copy ends however much is written; memory that changes
     # faster than it is sent slows the guest down.
-    storage = ["--copy-storage-inc", "--copy-storage-synchronous-writes", "--migrate-disks", "vda"] if has_disk else []
+    storage = ["--copy-storage-inc", "--copy-storage-synchronous-writes", "--migrate-disks"]
+    storage = [*storage, guest_hardware.choose_root_target(server)] if has_disk else []
     return [
         "virsh", "-q", "-c", libvirt_connection.URI, "migrate", "--live", "--p2p", "--persistent", "--undefinesource",
         "--tls", "--auto-converge", "--abort-on-error", *storage, "--migrateuri", f"tcp://{host}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from . import disks, guests, image_formats, images, libvirt_connection, power, suspension
+from . import disks, guest_hardware, guests, image_formats, images, libvirt_connection, power, suspension
 from .errors import KumoError
 
 
@@ -25,7 +25,7 @@ def choose_current(kept: dict | None) -> str | None:
 
 def build_path(document: dict, server_id: str) -> Path:
     """Where the disk lies that a rescued guest boots from."""
-    return guests.build_directory(document, server_id) / "disk.rescue"
+    return guests.build_directory(document, server_id) / guest_hardware.RESCUE
 
 
 def read_image_state(document: dict, row: dict, fetching: set) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from . import guest_volumes
+from . import extra_disks, guest_hardware, guest_volumes
 from .core import UUID
 from .errors import KumoError
 
@@ -30,6 +30,12 @@ DEFAULTS = {
     "held": False,
     "backup": None,
     "rescue": None,
+    "iso": False,
+    "ephemeral_gb": [],
+    "ephemeral_formats": [],
+    "swap_mb": 0,
+    "config_drive": False,
+    "hardware": {},
 }
 POWERS = ("on", "off", "paused", "suspended")
 
@@ -66,9 +72,24 @@ def parse_server(row: dict) -> dict:
     if rescue is not None:
         check(isinstance(rescue, dict) and _is_uuid(rescue.get("image")), "rescue.image", "must be an image's UUID")
         check(needs_image, "rescue", "needs a root disk of its own; this server's is a volume")
+    _parse_made_of(server, check)
     for name in ("incoming", "outgoing", "backup"):
         server[name] = _parse_move(name, server[name], check) if server[name] is not None else None
     return server
+
+
+def _parse_made_of(server: dict, check) -> None:
+    """Disks beside the root disk, and virtual hardware, checked in place."""
+    for name in ("iso", "config_drive"):
+        check(isinstance(server[name], bool), name, "must be true or false")
+    check(_is_number(server["swap_mb"], 0), "swap_mb", "must be a number from 0")
+    sizes = server["ephemeral_gb"]
+    check(isinstance(sizes, list) and all(_is_number(size, 1) for size in sizes), "ephemeral_gb", "must be GiB from 1")
+    formats = server["ephemeral_formats"] or [extra_disks.FORMATS[0]] * len(sizes)
+    known = isinstance(formats, list) and all(name in extra_disks.FORMATS for name in formats)
+    check(known and len(formats) == len(sizes), "ephemeral_formats", f"must be {' or '.join(extra_disks.FORMATS)} each")
+    server["ephemeral_formats"] = formats
+    server["hardware"] = guest_hardware.parse_hardware(server["hardware"], server["id"])
 
 
 MOVES = {

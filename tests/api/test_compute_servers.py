@@ -76,7 +76,7 @@ BAD = [
     ("more at least than at most", {"min_count": 3, "max_count": 2}, 400, "min_count"),
     ("count of nothing", {"min_count": 0}, 400, "min_count"),
     ("count that is no number", {"min_count": True}, 400, "min_count"),
-    ("config drive", {"config_drive": True}, 400, "config_drive"),
+    ("config drive of a wrong type", {"config_drive": "maybe"}, 400, "config_drive"),
     ("password", {"adminPass": "secret-canary"}, 400, "adminPass"),
     ("volume", {"block_device_mapping_v2": [{"source_type": "volume", "uuid": "x"}]}, 400, "block_device_mapping_v2"),
     ("certificates", {"trusted_image_certificates": ["x"]}, 400, "trusted_image_certificates"),

@@ -172,7 +172,30 @@ def build_second_host() -> Rows:
     return rows
 
 
-CASES = {"alone": build_alone, "routed": build_routed, "second_host": build_second_host}
+def build_made_of() -> Rows:
+    """A guest of an ISO with all that an image's properties, a flavor and a request can ask for; one with less."""
+    rows = build_alone()
+    server, other = rows.servers
+    rows.images[0].disk_format = "iso"
+    server.image_properties = {
+        "disk_format": "iso", "hw_machine_type": "q35", "hw_disk_bus": "scsi", "hw_cdrom_bus": "sata",
+        "os_type": "linux", "hw_vif_model": "e1000e",
+        "hw_video_model": "none", "hw_firmware_type": "uefi", "hw_qemu_guest_agent": "yes",
+        "hw_rng_model": "virtio",
+    }  # fmt: skip
+    server.flavor = {**server.flavor, "ephemeral_gb": 3, "swap_mb": 64, "extra_specs": {"hw:watchdog_action": "reset"}}
+    server.disks = {
+        "ephemeral": [{"gb": 1, "format": "ext4"}, {"gb": 2, "format": "vfat"}], "swap_mb": 64, "gb": 4,
+    }  # fmt: skip
+    server.config_drive = True
+    server.injected = {"files": [{"path": "/etc/motd", "contents": "aGVsbG8="}], "admin_pass": "s3cret"}
+    other.deleted_at = None
+    other.image_properties, other.disks = {"hw_disk_bus": "virtio", "disk_format": "qcow2"}, {}
+    other.disks = {"ephemeral": [{"gb": 1, "format": "ext4"}], "swap_mb": 0, "gb": 1}
+    return rows
+
+
+CASES = {"made_of": build_made_of, "alone": build_alone, "routed": build_routed, "second_host": build_second_host}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -36,6 +36,8 @@ def test_domain_of_a_server():
         "memory_kib": 524288,
         "vcpus": 2,
         "machine": "pc",
+        "firmware": None,
+        "boot": ["hd"],
         "cpu": ["maximum", None],
         "acpi": True,
         "events": ["destroy", "restart", "destroy"],
@@ -55,6 +57,7 @@ def test_domain_of_a_server():
                 "mac": "fa:16:3e:00:00:01",
                 "bridge": names.build_bridge_name(N),
                 "tap": names.build_tap_name(P),
+                "model": "virtio",
                 "mtu": 1450,
                 "link": "up",
             }
@@ -62,6 +65,9 @@ def test_domain_of_a_server():
         "console": f"/state/servers/{S}/console.log",
         "vnc": "127.0.0.1",
         "video": "vga",
+        "scsi": None,
+        "watchdog": None,
+        "agent": False,
         "rng": "/dev/urandom",
         "balloon": "virtio",
     }

@@ -4,6 +4,7 @@ import base64
 import importlib.util
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from ansible.module_utils.kumo import core, metadata
 from ansible.module_utils.kumo.errors import KumoError
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "roles/hypervisor/files"))  # where the daemon finds what is installed beside it
 _spec = importlib.util.spec_from_file_location("kumo_metadata", ROOT / "roles/hypervisor/files/kumo_metadata.py")
 daemon = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(daemon)

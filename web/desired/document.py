@@ -259,6 +259,40 @@ ATTACHED = _object(
     },
 )
 METADATA = _said("What the metadata service tells the guest.", {"type": "object", "required": ["uuid", "hostname"]})
+# What a guest is made of beside its image, flavor and volumes; a guest without a field has none of it.
+# pack_root.py reads this file alone, so the choices are here once more; a test compares them with models/hardware.py.
+HARDWARE = {
+    "disk_bus": {"enum": ["virtio", "scsi", "sata", "ide"]},
+    "scsi_model": {"enum": ["virtio-scsi", "lsilogic"]},
+    "cdrom_bus": {"enum": ["ide", "sata", "scsi"]},
+    "vif_model": {"enum": ["virtio", "e1000", "e1000e", "rtl8139"]},
+    "video_model": {"enum": ["vga", "virtio", "cirrus", "bochs", "none"]},
+    "machine": {"enum": ["pc", "q35"]},
+    "firmware": {"enum": ["bios", "uefi"]},
+    "watchdog": {"enum": ["disabled", "reset", "poweroff", "pause", "none"]},
+    "guest_agent": BOOL,
+}
+MADE_OF = {
+    "iso": _said("Its image is an ISO: it boots from that, and its root disk begins empty.", BOOL),
+    "ephemeral_gb": _said("Sizes of its ephemeral disks.", _list(WHOLE)),
+    "ephemeral_formats": _said("Their file systems; ext4 unless it says so.", _list({"enum": ["ext4", "vfat"]})),
+    "swap_mb": _said("Size of its swap disk.", WHOLE),
+    "config_drive": _said("Its metadata is on a CD-ROM labelled config-2, too.", BOOL),
+    "injected": _said(
+        "What the config drive alone holds.",
+        _object(
+            "",
+            {
+                "files": _list(_object("", {"path": TEXT, "contents": _said("Base 64.", TEXT)})),
+                "admin_pass": _or_null(TEXT),
+            },
+        ),
+    ),
+    "hardware": _said(
+        "Its virtual hardware, where it is not the first one named.",
+        _object("", HARDWARE, optional=tuple(HARDWARE)),
+    ),
+}
 SERVER = _object(
     "A guest.",
     {
@@ -282,6 +316,7 @@ SERVER = _object(
         "image": _or_null(UUID),
         "ports": _said("Its NICs, in order.", _list(UUID)),
         "volumes": _said("Its volumes, by device.", _list(ATTACHED)),
+        **MADE_OF,
         "console": _said(
             "A user asked for the console log: answered once.",
             _or_null(_object("", {"wanted": WHOLE, "lines": _or_null(WHOLE)})),
@@ -328,7 +363,7 @@ SERVER = _object(
     },
     optional=(
         "name", "power", "reboot", "start", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports", "volumes",
-        "console", "metadata", "incoming", "outgoing", "held", "backup", "rescue",
+        "console", "metadata", "incoming", "outgoing", "held", "backup", "rescue", *MADE_OF,
     ),
 )  # fmt: skip
 SCHEMA = {

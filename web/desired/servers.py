@@ -5,6 +5,7 @@ from __future__ import annotations
 import netaddr
 
 from ..models.host_images import build_source
+from .made_of import build_block_devices, build_made_of
 from .moves import build_move, choose_part
 from .rows import Rows
 from .volumes import build_attached, lacks_volumes, waits_for_targets
@@ -51,6 +52,7 @@ def _build_metadata(rows: Rows, server, ports) -> dict:
         "image_ec2_id": f"ami-{int(server.image_id[:8], 16):08x}" if server.image_id else None,
         "reservation_id": server.reservation_id,
         "security_groups": sorted({group.name for port in ports for group in port.security_groups}),
+        **build_block_devices(server),
         "public_ipv4": _public_address(rows, [port.id for port in ports]),
         "local_ipv4": next(
             (row.address for port in ports for row in port.addresses if netaddr.valid_ipv4(row.address)), None
@@ -114,6 +116,7 @@ def build_servers(rows: Rows) -> list[dict]:
                 "image": server.image_id,
                 "ports": [port.id for port in ports],
                 **({"volumes": volumes} if volumes else {}),
+                **build_made_of(server),
                 "console": console,
                 **({"rescue": {"image": server.rescue_image_id}} if server.rescue_image_id else {}),
                 "metadata": _build_metadata(rows, server, ports),

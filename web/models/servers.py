@@ -79,6 +79,9 @@ class Server(Base):
     key_data: Mapped[str | None] = mapped_column(Text)
     user_data: Mapped[str | None] = mapped_column(Text)  # base64, as it came
     config_drive: Mapped[bool] = mapped_column(default=False)
+    image_properties: Mapped[dict] = mapped_column(default=dict)  # its image's as they were, with `disk_format`
+    disks: Mapped[dict] = mapped_column(default=dict)  # beside the root: ephemeral [{gb, format}], swap_mb, gb in all
+    injected: Mapped[dict] = mapped_column(default=dict)  # on the drive only: files [{path, contents}], admin_pass
     metadata_: Mapped[dict] = mapped_column("metadata", default=dict)
     tags: Mapped[list] = mapped_column(default=list)
     availability_zone: Mapped[str | None]  # as asked; the host's zone is what it has

@@ -1,12 +1,12 @@
 """What a new server's disks are made of: an image onto a local disk, or volumes, old or new.
 
 Source: Compute API reference, "Create Server", block_device_mapping_v2; and the user guide, "Launch instance from
-volume". Disks that are neither (swap, ephemeral) are refused. Next rooms: `servers.py`, `web/volume_attachments.py`.
+volume". Next rooms: `local_disks.py`, which has blank local disks; `servers.py`, `web/volume_attachments.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import select
 
@@ -14,7 +14,9 @@ from ...errors import BadRequest, NotFound
 from ...fields import TRUE
 from ...http import Context
 from ...models import Flavor, Image, Snapshot, Volume, VolumeType
+from ...models.hardware import read_devices
 from ...volume_attachments import create_volume, reserve_attachment
+from .local_disks import read_blank
 from .server_requests import invalid, read_image
 from .server_volumes import choose_device, find_usable_volume
 
@@ -45,10 +47,11 @@ class WantedVolume:
 
 @dataclass
 class BlockDevices:
-    """``image`` goes onto the local root disk; without one the root is among ``volumes``."""
+    """``image`` goes onto the local root disk; without one the root is among ``volumes``. ``blanks`` are local too."""
 
     image: Image | None
     volumes: list[WantedVolume]
+    blanks: list[dict] = field(default_factory=list)
 
 
 def read_block_devices(ctx: Context, body: dict, flavor: Flavor, count: int) -> BlockDevices:
@@ -56,7 +59,7 @@ def read_block_devices(ctx: Context, body: dict, flavor: Flavor, count: int) -> 
     if body.get("block_device_mapping"):
         raise invalid("block_device_mapping", body["block_device_mapping"], "Use block_device_mapping_v2.")
     reference = body.get("imageRef") or None
-    local, volumes = reference, []
+    local, volumes, blanks = reference, [], []
     for index, entry in enumerate(body.get("block_device_mapping_v2") or []):
         where = f"block_device_mapping_v2/{index}"
         unknown = sorted(set(entry) - KEYS)
@@ -68,17 +71,19 @@ def read_block_devices(ctx: Context, body: dict, flavor: Flavor, count: int) -> 
             local = _read_local(entry, where, root, reference)
         elif kinds in (("volume", "volume"), ("image", "volume"), ("snapshot", "volume"), ("blank", "volume")):
             volumes.append(_read_volume(ctx, entry, where, root, kinds[0], flavor, count))
+        elif kinds == ("blank", "local"):
+            blanks.append(read_blank(entry, where))
         else:
-            raise invalid(where, kinds, "Only an image onto the local root disk, and volumes, are offered.")
+            raise invalid(where, kinds, "Only an image onto the local root disk, blank local disks and volumes exist.")
     roots = [one for one in volumes if one.root]
     if len(roots) > 1 or bool(roots) == bool(local):
         # An image named beside its own copy on a volume says the same thing twice.
         if len(roots) == 1 and roots[0].image is not None and roots[0].image.id == reference:
-            return BlockDevices(None, volumes)
+            return BlockDevices(None, volumes, blanks)
         if not reference and not body.get("block_device_mapping_v2"):
             raise BadRequest("Invalid imageRef provided: an image, or a volume to boot from, is needed.")
         raise BadRequest(NO_ROOT)
-    return BlockDevices(read_image(ctx, local, flavor) if local else None, volumes)
+    return BlockDevices(read_image(ctx, local, flavor) if local else None, volumes, blanks)
 
 
 def _guess_destination(entry: dict) -> str:
@@ -149,7 +154,7 @@ def _read_type(ctx: Context, given: str | None, where: str) -> VolumeType | None
 
 def store_volumes(ctx: Context, server, wanted: list[WantedVolume]) -> None:
     """Make and reserve the server's volumes: the root at vda, the others as asked or next."""
-    taken: set[str] = set()
+    taken = set(read_devices(server).values())
     for one in sorted(wanted, key=lambda one: not one.root):
         volume = one.volume or create_volume(
             ctx.session,

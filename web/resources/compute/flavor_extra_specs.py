@@ -1,7 +1,7 @@
 """A flavor's extra specs: pairs of texts that say more than sizes.
 
-Source: Compute API reference, "Flavors extra-specs"; names are checked from 2.86 on. Hosts read none of
-them yet, so none of the reference's own namespaces is accepted then: they would promise what is not done.
+Source: Compute API reference, "Flavors extra-specs"; names are checked from 2.86 on. Of the reference's own namespaces
+those alone are accepted then that hosts realise (`web/models/hardware.py`): others would promise what is not done.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 from ...errors import BadRequest, NotFound
 from ...fields import field
 from ...http import Context
+from ...models.hardware import FIXED_SPECS, SPECS, find_unsupported
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
 from .flavors import find_flavor
 
 KEY = r"^[a-zA-Z0-9\-_:. ]+\Z"
-SPECS = {
+SCHEMA = {
     "type": "object",
     "propertyNames": {"minLength": 1, "maxLength": 255, "pattern": KEY},
     "additionalProperties": {"type": ["string", "number", "boolean"], "maxLength": 255},
 }
-FIELDS = {"extra_specs": field(SPECS, required=True)}
+FIELDS = {"extra_specs": field(SCHEMA, required=True)}
 RESERVED = {
     "accel", "aggregate_instance_extra_specs", "capabilities", "hide_hypervisor_id", "hw", "hw_rng", "hw_video", "os",
     "pci_passthrough", "powervm", "quota", "resources", "trait", "vmware",
@@ -30,6 +31,11 @@ def _check_names(ctx: Context, specs: dict) -> dict[str, str]:
     """The specs as texts; from 2.86 on BadRequest for one that nothing here realises."""
     if ctx.version >= (2, 86):
         for name in specs:
+            if name in SPECS or name in FIXED_SPECS:
+                found = find_unsupported({}, {name: specs[name]})
+                if found is not None:
+                    raise BadRequest(f"Validation failed; extra spec '{name}' is {found[1]!r}: {found[2]}")
+                continue
             space = name.split(":")[0]
             if space in RESERVED or space.startswith(("resources", "trait")):
                 raise BadRequest(f"Validation failed; extra spec '{name}' is not realised by any host here")

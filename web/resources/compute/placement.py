@@ -68,9 +68,12 @@ def check_server_quota(ctx: Context, flavor, least: int, most: int) -> int:
     return possible
 
 
-def build_demand(flavor, image, zone: str | None, host: str | None) -> Demand:
-    """What a guest of the flavor needs; with a flavor of no disk, the disk its image needs."""
-    disk_gb = flavor.disk_gb + flavor.ephemeral_gb
+def build_demand(flavor, image, zone: str | None, host: str | None, local_gb: int = 0) -> Demand:
+    """What a guest of the flavor needs; with a flavor of no disk, the disk its image needs.
+
+    ``local_gb``: its ephemeral disks and swap.
+    """
+    disk_gb = flavor.disk_gb + local_gb
     if flavor.disk_gb == 0 and image is not None:
         disk_gb += -(-(image.virtual_size or image.size or 0) // GIB)
     return Demand(flavor.vcpus, flavor.ram_mb, disk_gb, zone, host)

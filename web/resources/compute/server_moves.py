@@ -19,6 +19,7 @@ from ...policy import ADMIN, MEMBER, rule
 from ...routes import Route
 from ...scheduler import NoValidHost
 from .placement import read_usage
+from .server_hardware import check_hardware
 from .server_requests import GIB, invalid, read_flavor
 from .server_rows import begin_operation, find_server_to_move, record_action
 
@@ -136,6 +137,7 @@ def resize(ctx: Context, server_id: str) -> None:
         "swap_mb": flavor.swap_mb,
         "extra_specs": dict(flavor.extra_specs),
     }
+    _check_made_of(server, flavor)
     dest = _choose(ctx, server, Wish(same_host=True), values)
     record_action(ctx, server, "resize")
     begin_move(ctx, server, "resize", dest, flavor_id=flavor.id, flavor=values)
@@ -154,7 +156,8 @@ def _read_new_flavor(ctx: Context, server: Server) -> Flavor:
     if flavor.disk_gb < old:
         raise BadRequest(f"Resize error: Unable to resize disk down: from {old} GiB to {flavor.disk_gb} GiB.")
     image = ctx.session.get(Image, server.image_id)
-    needed = (image.virtual_size or image.size or 0) if image is not None else 0
+    copied = image is not None and image.disk_format != "iso"
+    needed = (image.virtual_size or image.size or 0) if copied else 0
     if flavor.disk_gb and needed > flavor.disk_gb * GIB:
         raise invalid(
             "flavorRef", given,
@@ -164,6 +167,17 @@ def _read_new_flavor(ctx: Context, server: Server) -> Flavor:
     if image is not None and flavor.ram_mb < (image.min_ram or 0):
         raise invalid("flavorRef", given, "Flavor's memory is too small for requested image.")
     return flavor
+
+
+def _check_made_of(server: Server, flavor: Flavor) -> None:
+    """BadRequest where the flavor changes disks that are made once, or promises hardware that no guest has."""
+    for name, kind in (("ephemeral_gb", "ephemeral"), ("swap_mb", "swap")):
+        old, new = server.flavor.get(name, 0), getattr(flavor, name)
+        if old != new:
+            raise BadRequest(
+                f"Resize error: Unable to change the {kind} disk of a server: its flavor has {old}, the new one {new}."
+            )
+    check_hardware(server.image_properties, flavor.extra_specs)
 
 
 def _check_quota(ctx: Context, server: Server, flavor: Flavor) -> None:

@@ -92,7 +92,9 @@ def read_image(ctx: Context, image_id: str, flavor: Flavor, on_volume: bool = Fa
             f"image needs {image.min_ram} MB."
         )
     if flavor.disk_gb and not on_volume:
-        needed = max(image.min_disk * GIB, image.virtual_size or image.size or 0)
+        # An ISO is not copied onto the disk.
+        copied = 0 if image.disk_format == "iso" else image.virtual_size or image.size or 0
+        needed = max(image.min_disk * GIB, copied)
         if needed > flavor.disk_gb * GIB:
             raise BadRequest(
                 f"Flavor's disk is too small for requested image. Flavor disk is {flavor.disk_gb * GIB} bytes, "
@@ -174,16 +176,10 @@ def check_metadata(ctx: Context, metadata: dict) -> dict:
 
 def check_unsupported(body: dict) -> None:
     """A clear refusal of what no host realises: better than a guest without what was asked for."""
-    refused = (
-        ("config_drive", "Guests read their metadata from the network; a drive of it is not offered yet."),
-        ("personality", "Files cannot be put into guests; use user_data."),
-        ("adminPass", "Passwords cannot be put into guests; use a key pair."),
-        ("trusted_image_certificates", "Signatures of images are not checked here."),
-    )
+    refused = (("trusted_image_certificates", "Signatures of images are not checked here."),)
     for name, reason in refused:
         if body.get(name):
-            shown = "(not shown)" if name == "adminPass" else body[name]
-            raise invalid(name, shown, reason)
+            raise invalid(name, body[name], reason)
 
 
 def read_nics(ctx: Context, wanted: object, count: int) -> list[Nic]:

@@ -28,6 +28,7 @@ from ...models import (
     VolumeAttachment,
     now,
 )
+from ...models.hardware import read_devices
 from ...policy import rule
 from ...scheduler import is_up
 
@@ -322,7 +323,7 @@ def view_shown(ctx: Context, shown: Shown) -> dict:
             "OS-EXT-SRV-ATTR:launch_index": server.launch_index,
             "OS-EXT-SRV-ATTR:kernel_id": "",
             "OS-EXT-SRV-ATTR:ramdisk_id": "",
-            "OS-EXT-SRV-ATTR:root_device_name": "/dev/vda",
+            "OS-EXT-SRV-ATTR:root_device_name": f"/dev/{read_devices(server)['root']}",
             "OS-EXT-SRV-ATTR:user_data": server.user_data,
             "host_status": _choose_host_status(shown),
         }

@@ -15,6 +15,7 @@ from ...errors import BadRequest, Conflict, NotFound
 from ...fields import BOOL, TRUE, UUID, field, nullable, since, text
 from ...http import Context
 from ...models import Host, Server, Volume, VolumeAttachment, touch
+from ...models.hardware import read_devices
 from ...policy import MEMBER, READER, rule
 from ...routes import Route
 from ...volume_attachments import request_detach, reserve_attachment
@@ -100,7 +101,7 @@ def create(ctx: Context, server_id: str) -> VolumeAttachment:
         ctx.session,
         volume,
         server_id=server.id,
-        device=choose_device(body.get("device"), {one.device for one in held}),
+        device=choose_device(body.get("device"), {one.device for one in held} | set(read_devices(server).values())),
         delete_with_server=body.get("delete_on_termination") in TRUE,
         tag=body.get("tag"),
         request_id=ctx.request_id,

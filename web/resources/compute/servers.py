@@ -49,6 +49,7 @@ from ...scheduler import NoValidHost
 from .block_devices import read_block_devices, store_volumes
 from .placement import build_demand, check_server_quota, place
 from .server_filters import SORT_COLUMNS, build_conditions
+from .server_hardware import read_made_of
 from .server_requests import (
     Nic,
     build_hostname,
@@ -98,8 +99,8 @@ FIELDS = {
     "OS-DCF:diskConfig": field(one_of("AUTO", "MANUAL")),
     "accessIPv4": field(IPV4),
     "accessIPv6": field(IPV6),
-    "adminPass": field(text(255)),
-    "personality": field(items(OBJECT, 255), until("2.56")),
+    "adminPass": field(text(255), secret=True),
+    "personality": field(items(OBJECT, 255), until("2.56"), secret=True),
     "description": field(DESCRIPTION, since("2.19")),
     "tags": field(items(TAG, 50, unique=True), since("2.52")),
     "trusted_image_certificates": field(nullable(items(text(255, 1), 50)), since("2.63")),
@@ -159,6 +160,7 @@ def create(ctx: Context) -> Reply | dict:
     flavor = read_flavor(ctx, body["flavorRef"])
     devices = read_block_devices(ctx, body, flavor, most)
     image = devices.image
+    made_of = read_made_of(ctx, body, flavor, devices)
     key = read_key(ctx, body.get("key_name"))
     user_data = check_data(body.get("user_data"))
     metadata = check_metadata(ctx, body.get("metadata", {}))
@@ -168,7 +170,7 @@ def create(ctx: Context) -> Reply | dict:
     count = check_server_quota(ctx, flavor, least, most)
     wanted = {nic.network.id for nic in nics}
     ctx.session.execute(select(Network.id).where(Network.id.in_(wanted)).order_by(Network.id).with_for_update())
-    hosts = place(ctx, build_demand(flavor, image, zone, forced_host), count)
+    hosts = place(ctx, build_demand(flavor, image, zone, forced_host, made_of["disks"].get("gb", 0)), count)
     reservation_id = "r-" + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
     common = {
         "project_id": ctx.project_id,
@@ -186,6 +188,7 @@ def create(ctx: Context) -> Reply | dict:
             "extra_specs": dict(flavor.extra_specs),
         },
         "image_id": image.id if image is not None else None,
+        **made_of,
         "key_name": key.name if key else None,
         "key_type": key.type if key else None,
         "key_data": key.public_key if key else None,
@@ -220,6 +223,8 @@ def create(ctx: Context) -> Reply | dict:
         "OS-DCF:diskConfig": body.get("OS-DCF:diskConfig", "MANUAL"),
         "security_groups": [{"name": group.name} for group in groups] if groups else [{"name": "default"}],
     }
+    if made_of["injected"]:
+        view["adminPass"] = made_of["injected"]["admin_pass"]
     return Reply({"server": view}, 202, {"Location": ctx.url(f"/servers/{first.id}")})
 
 

@@ -1,0 +1,1 @@
+../../../module_utils/kumo/metadata_answers.py
