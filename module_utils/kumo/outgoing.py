@@ -105,7 +105,9 @@ def apply_force(document: dict, server: dict) -> None:
 def read_job(domain) -> dict:
     """How far libvirt is with moving a guest away, in the Compute API's names; empty where it does no such thing."""
     try:
-        return moves.build_job_progress(domain.jobStats())
+        stats = domain.jobStats()
+        backup = stats.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP  # server_images.py's
+        return {} if backup else moves.build_job_progress(stats)
     except libvirt.libvirtError:
         return {}
 

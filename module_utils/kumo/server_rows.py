@@ -29,6 +29,7 @@ DEFAULTS = {
     "outgoing": None,
     "held": False,
     "backup": None,
+    "snapshot": None,
 }
 
 
@@ -62,6 +63,10 @@ def parse_server(row: dict) -> dict:
     check(isinstance(server["ports"], list) and all(map(_is_uuid, server["ports"])), "ports", "must be a list of UUIDs")
     for name in ("incoming", "outgoing", "backup"):
         server[name] = _parse_move(name, server[name], check) if server[name] is not None else None
+    if server["snapshot"] is not None:
+        check(isinstance(server["snapshot"], dict), "snapshot", "must be a mapping")
+        check(_is_uuid(server["snapshot"].get("image")), "snapshot.image", "must be a UUID")
+        check(_is_number(server["snapshot"].get("attempt"), 1), "snapshot.attempt", "must be a number from 1")
     return server
 
 

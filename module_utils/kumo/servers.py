@@ -28,6 +28,7 @@ from . import (
     outgoing,
     power,
     probe,
+    server_images,
     tasks,
 )
 from .core import Action, state_path
@@ -51,7 +52,8 @@ def read_servers(document: dict) -> dict:
         if record["state"] == "running"
     }
     known = {server["id"] for server in document["servers"]}
-    records = {task_id: row for task_id, row in tasks.read_tasks(document).items() if row["kind"] in moves.KINDS}
+    kinds = (*moves.KINDS, server_images.KIND)
+    records = {task_id: row for task_id, row in tasks.read_tasks(document).items() if row["kind"] in kinds}
     running_tasks: dict = {}
     for record in records.values():
         running_tasks.setdefault(record["object_id"], {})[record["kind"]] = record
@@ -92,6 +94,7 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
         "secrets": [],
         "disk_size": backups.read_size(directory / "disk") if here else None,
         "backup": False,
+        "snapshot": server_images.read_record(directory) if here else None,
     }
     if here and server.get("backup"):
         seen["backup"] = backups.build_path(document, server["id"], server["backup"]["id"]).exists()
@@ -152,7 +155,7 @@ def plan_servers(document: dict, observed: dict) -> list[Action]:
 
 
 def _plan_row(document: dict, row: dict, seen: dict, observed: dict) -> list[Action]:
-    verbs = moves.plan_tasks(row, seen)
+    verbs = moves.plan_tasks(row, seen) + server_images.plan_end(row, seen)
     if row.get("held") and not row.get("backup"):
         verbs += moves.plan_held(seen, seen["kept"])
         return [Action(SECTION, row["id"], verb, {"server": row, **args}, *texts) for verb, args, *texts in verbs]
@@ -204,7 +207,8 @@ def _plan_server(document: dict, server: dict, nics: list[dict], seen: dict, obs
         verbs += moves.plan_backup(server, seen, kept) if server["backup"] else []
         verbs += moves.plan_growth(server, seen) + moves.plan_settling(kept)
     plan = power.plan_on if server["power"] == "on" else power.plan_off
-    return verbs + plan(document, server, seen, kept, observed["_now"])
+    steps = plan(document, server, seen, kept, observed["_now"])
+    return verbs + server_images.plan_snapshot(server, seen, [*verbs, *steps]) + steps
 
 
 STARTING = {"create", "start", "reboot_hard", "attach_port", "prepare"}
@@ -249,7 +253,7 @@ def apply_servers(document: dict, action: Action) -> None:
         raise KumoError(action.args["error"])
     if action.verb == "remove":
         incoming.drop_secrets_of(document, action.object_id)
-        for kind in moves.KINDS:
+        for kind in (*moves.KINDS, server_images.KIND):
             tasks.apply_end(document, kind, action.object_id)
         guests.apply_remove(document, action.object_id)
         return
@@ -275,6 +279,9 @@ VERBS = {
     "drop_backup": backups.apply_drop,
     "restore_backup": backups.apply_restore,
     "grow_disk": backups.apply_grow,
+    "begin_snapshot": server_images.apply_begin,
+    "fail_snapshot": server_images.apply_fail,
+    "end_snapshot": server_images.apply_end,
 }
 
 
@@ -290,6 +297,8 @@ def report_servers(document: dict, observed: dict) -> dict:
         if move:
             moving[row["id"]] = move
             pending = pending or moves.is_pending(row, move)
+        snapshot = None if absent else server_images.report_snapshot(row, seen)
+        pending = pending or server_images.is_pending(snapshot)
         if not absent and row.get("incoming"):
             coming |= set(row.get("ports") or [])
             continue  # it is told of by the host that it is on
@@ -307,6 +316,7 @@ def report_servers(document: dict, observed: dict) -> dict:
             "volumes": sorted(seen["volumes"]) if seen["volumes"] is not None else seen["defined_volumes"],
             "volume_errors": kept.get("volume_errors") or {},
             "console": seen["console"],
+            "snapshot": snapshot,
         }
     ports = {
         port["id"]: {"state": "active" if port["id"] in up else "down"}

@@ -45,6 +45,7 @@ def build(row=(), seen=(), kept=()):
     here |= {"owned": guests.build_owned(document, server, nics, state, "qemu"), "nics": None}
     here |= {"console": None, "fetching": False, "volumes": None, "defined_volumes": []}
     here |= {"tasks": {}, "persistent": True, "job": {}, "secrets": [], "disk_size": 1 << 30, "backup": False}
+    here |= {"snapshot": None}
     observed = {"_now": NOW, "_virt_type": "qemu", "_taps": [], "_orphans": {"domains": [], "disks": []}, "_host": {}}
     observed["_tasks"] = {}
     return document, {**observed, S: {**here, **dict(seen)}}
@@ -210,6 +211,7 @@ def test_report():
         "volumes": [],
         "volume_errors": {},
         "console": {"seq": 2, "text": "hi"},
+        "snapshot": None,
     }
     assert report["ports"] == {P: {"state": "active"}}
     assert servers.report_servers(*build(seen=NOTHING))["servers"] == {}
