@@ -15,7 +15,7 @@ AT = now()
 NEW = {
     "id": "s1", "host_id": "h1", "deleted_at": None, "gone_at": None, "fault_message": None, "built_at": None,
     "power": "on", "observed_state": None, "reboot_wanted": 0, "reboot_type": "SOFT", "observed_reboot_done": 0,
-    "start_wanted": 0, "observed_start_done": 0, "move": None,
+    "start_wanted": 0, "observed_start_done": 0, "move": None, "image_task": None,
 }  # fmt: skip
 BUILT = {**NEW, "built_at": AT, "observed_state": "running"}
 

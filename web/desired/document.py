@@ -318,10 +318,22 @@ SERVER = _object(
             "The disk as it was before a resize on this host.",
             _object("", {"id": UUID, "wanted": {"enum": ["kept", "dropped", "restored"]}}),
         ),
+        "snapshot": _said(
+            "A copy of the root disk is wanted as an image.",
+            _object(
+                "",
+                {
+                    "image": UUID,
+                    "attempt": _said("A failed one is made again where this is higher.", WHOLE),
+                    "url": _said("Where its bytes are put, by HTTP.", TEXT),
+                    "headers": _said("That go with them.", {"type": "object", "additionalProperties": TEXT}),
+                },
+            ),
+        ),
     },
     optional=(
         "name", "power", "reboot", "start", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports", "volumes",
-        "console", "metadata", "incoming", "outgoing", "held", "backup",
+        "console", "metadata", "incoming", "outgoing", "held", "backup", "snapshot",
     ),
 )  # fmt: skip
 SCHEMA = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import netaddr
 
-from ..models.host_images import build_source
+from ..models.host_images import build_source, build_upload
 from .moves import build_move, choose_part
 from .rows import Rows
 from .volumes import build_attached, lacks_volumes, waits_for_targets
@@ -76,7 +76,16 @@ def _build_held(server, move) -> dict:
     }
 
 
-def build_servers(rows: Rows) -> list[dict]:
+def _build_snapshot(rows: Rows, server, part: str, move, settings) -> dict:
+    """The image that is to be made of the guest, where it is at home and goes nowhere."""
+    wanted = rows.server_images.get(server.id)
+    if wanted is None or part != "home" or move is not None:
+        return {}
+    upload = build_upload(rows.host, wanted.image_id, settings)
+    return {"snapshot": {"image": wanted.image_id, "attempt": wanted.attempt, **upload}}
+
+
+def build_servers(rows: Rows, settings) -> list[dict]:
     """The document's ``servers``; a tombstone carries no more than its id."""
     documents = []
     for server in rows.servers:
@@ -117,6 +126,7 @@ def build_servers(rows: Rows) -> list[dict]:
                 "console": console,
                 "metadata": _build_metadata(rows, server, ports),
                 **build_move(rows, server, part, move),
+                **_build_snapshot(rows, server, part, move, settings),
                 **({"held": True, "power": "off"} if part == "home" and waits_for_targets(rows, server) else {}),
             }
         )

@@ -39,6 +39,15 @@ TASK_OF_MOVE = {
 MOVING = ("live", "resize", "revert")  # its guest is the move's, not its host's alone
 
 
+def compute_image_task(row) -> str:
+    """An image that is made of a server (models/server_images.py) as the task users see."""
+    if row.observed_state in ("uploading", "uploaded"):
+        return "image_uploading"
+    if row.backup_type is not None:
+        return "image_backup"
+    return "image_snapshot" if row.observed_state == "copying" else "image_snapshot_pending"
+
+
 @dataclass(frozen=True)
 class State:
     """``status`` is what users see; the other three are the API's extended status."""
@@ -78,10 +87,18 @@ ALLOWED: dict[str, tuple] = {
     "confirm_resize": (("resized",), IDLE),
     "revert_resize": (("resized", "error"), IDLE),
     "evacuate": (("active", "stopped", "error"), ANY),
+    "create_image": (("active", "stopped", "paused", "suspended"), IDLE),
+    "create_backup": (("active", "stopped", "paused", "suspended"), IDLE),
 }
 
 
-VERBS = {"live_migrate": "os-migrateLive", "confirm_resize": "confirmResize", "revert_resize": "revertResize"}
+VERBS = {
+    "live_migrate": "os-migrateLive",
+    "confirm_resize": "confirmResize",
+    "revert_resize": "revertResize",
+    "create_image": "createImage",
+    "create_backup": "createBackup",
+}
 
 
 def check_allowed(server, action: str) -> None:
@@ -99,6 +116,8 @@ def check_allowed(server, action: str) -> None:
 def compute_status(server) -> State:
     """The state of a server row (models/servers.py), from its wanted and observed columns only."""
     vm_state, task_state = _vm_and_task(server)
+    if task_state is None and vm_state != "error":
+        task_state = server.image_task
     if server.deleted_at is not None and server.gone_at is None:
         task_state = "deleting"
     if server.gone_at is not None:
