@@ -30,6 +30,7 @@ def build_kept(server: dict) -> dict:
     return {
         "reboot_done": server["reboot"]["wanted"],
         "start_done": server["start"]["wanted"],
+        "rebuild_done": server["rebuild"]["wanted"],
         "off_by": None if server["power"] == "on" else "us",
         "stopping_since": None,
         "pressed_at": None,
@@ -57,7 +58,7 @@ def read_kept(document: dict, server_id: str) -> dict | None:
     kept = files.read_json(build_directory(document, server_id) / "state.json")
     if not isinstance(kept, dict):
         return None
-    empty = build_kept({"reboot": {"wanted": 0}, "start": {"wanted": 0}, "power": "on"})
+    empty = build_kept({"reboot": {"wanted": 0}, "start": {"wanted": 0}, "rebuild": {"wanted": 0}, "power": "on"})
     return {**empty, **kept}
 
 
@@ -265,7 +266,7 @@ def _start(document: dict, server: dict, domain) -> None:
         if not seen or seen[0] != "running":  # somebody else may have started it meanwhile: that is as wanted
             raise KumoError(f"server {server['id']} cannot be started: {error}") from None
     kept = build_kept(server)
-    del kept["disk"], kept["volume_errors"], kept["move"]
+    del kept["disk"], kept["volume_errors"], kept["move"], kept["rebuild_done"]
     _store(document, server, kept)
 
 

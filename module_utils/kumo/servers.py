@@ -28,6 +28,7 @@ from . import (
     outgoing,
     power,
     probe,
+    rebuilds,
     server_images,
     tasks,
 )
@@ -187,6 +188,7 @@ def _plan_server(document: dict, server: dict, nics: list[dict], seen: dict, obs
     kept = seen["kept"]
     if kept:
         moves.check_home(server, seen, kept)
+        verbs, seen, kept = rebuilds.plan_rebuild(server, seen, kept)
     has_disk = seen["disk"] or not guest_volumes.has_local_root(server)
     if not seen["defined"] or kept is None or not has_disk:
         if seen["fetching"] and not has_disk:
@@ -195,7 +197,7 @@ def _plan_server(document: dict, server: dict, nics: list[dict], seen: dict, obs
         kept = kept or guests.build_kept(server)
         seen = {**seen, "state": seen["state"] or "shutoff"}
         verbs += moves.plan_growth(server, seen) + moves.plan_settling(kept)
-    else:
+    elif not verbs:
         wanted = guests.build_owned(document, server, nics, kept, observed["_virt_type"])
         have = {name: value for name, value in seen["owned"].items() if name in wanted}
         if wanted != have:
@@ -211,7 +213,7 @@ def _plan_server(document: dict, server: dict, nics: list[dict], seen: dict, obs
     return verbs + server_images.plan_snapshot(server, seen, [*verbs, *steps]) + steps
 
 
-STARTING = {"create", "start", "reboot_hard", "attach_port", "prepare"}
+STARTING = {"create", "rebuild", "start", "reboot_hard", "attach_port", "prepare"}
 
 
 def _build_requires(server: dict, nics: list[dict]) -> tuple:
@@ -279,6 +281,7 @@ VERBS = {
     "drop_backup": backups.apply_drop,
     "restore_backup": backups.apply_restore,
     "grow_disk": backups.apply_grow,
+    "rebuild": rebuilds.apply_rebuild,
     "begin_snapshot": server_images.apply_begin,
     "fail_snapshot": server_images.apply_fail,
     "end_snapshot": server_images.apply_end,
@@ -311,6 +314,7 @@ def report_servers(document: dict, observed: dict) -> dict:
             "reason": seen["reason"],
             "reboot_done": kept.get("reboot_done", 0),
             "start_done": kept.get("start_done", 0),
+            "rebuild_done": kept.get("rebuild_done", 0),
             "stop_pending": seen["state"] == "running" and kept.get("stopping_since") is not None,
             "ports": [port for port in row.get("ports") or [] if port in up],
             "volumes": sorted(seen["volumes"]) if seen["volumes"] is not None else seen["defined_volumes"],
@@ -336,6 +340,8 @@ def report_servers(document: dict, observed: dict) -> dict:
 
 def _is_pending(row: dict, seen: dict, kept: dict) -> bool:
     """Something is under way that a later run has to look at."""
+    if seen["fetching"] and (row.get("rebuild") or {}).get("wanted", 0) > kept.get("rebuild_done", 0):
+        return True
     if not seen["defined"]:
         return seen["fetching"] and not row.get("outgoing") and not row.get("held")
     if seen["state"] != "running":

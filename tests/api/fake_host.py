@@ -107,6 +107,10 @@ class FakeHost:
         row = self.state.setdefault(
             key, {"state": "shutoff", "reason": "unknown", "reboot_done": server["reboot"]["wanted"], "start_done": 0}
         )
+        rebuilds = server.get("rebuild", {}).get("wanted", 0)
+        if rebuilds > row.setdefault("rebuild_done", rebuilds) and "rebuild" not in self.holding:
+            self.disks[key] = f"made of {server['image']}"
+            row |= {"state": "shutoff", "reason": "destroyed", "rebuild_done": rebuilds}
         self.disks.setdefault(key, f"made by {id(self)}")
         if "backup" in server:
             self._keep(server)

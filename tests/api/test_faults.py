@@ -308,6 +308,18 @@ def has_rule(hosts, rule):
     hosts.call("DELETE", f"{BASE}/security-group-rules/{rule}", status=204)
 
 
+def rebuild(hosts, server):
+    body = {"rebuild": {"imageRef": hosts.image}}
+    hosts.call("POST", f"{COMPUTE}/servers/{server}/action", body, 202)
+    return server
+
+
+def is_rebuilt(hosts, server):
+    """What the guest wrote is gone; it runs, and once."""
+    ends("ACTIVE", "a")(hosts, server)
+    assert hosts.fakes["a"].disks[server] == f"made of {hosts.image}"
+
+
 def create_image(hosts, server):
     body = {"createImage": {"name": "copy"}}
     return server, hosts.call("POST", f"{COMPUTE}/servers/{server}/action", body, 202)["image_id"]
@@ -357,6 +369,7 @@ WORKFLOWS = {
     "volume delete": (FaultyHosts.make_volume, delete_volume, volume_is(None)),
     "volume extend": (FaultyHosts.make_volume, extend_volume, is_extended),
     "snapshot": (FaultyHosts.make_volume, create_snapshot, is_snapshot),
+    "rebuild": (FaultyHosts.make_server, rebuild, is_rebuilt),
     "image of a server": (FaultyHosts.make_server, create_image, is_image),
     "floating address": (FaultyHosts.make_server, add_floating_address, has_floating_address),
     "security group rule": (FaultyHosts.make_server, add_rule, has_rule),

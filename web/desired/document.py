@@ -272,6 +272,10 @@ SERVER = _object(
             _object("", {"wanted": WHOLE, "type": {"enum": ["SOFT", "HARD"]}}),
         ),
         "start": _said("Likewise; a guest that shut itself down needs one.", _object("", {"wanted": WHOLE})),
+        "rebuild": _said(
+            "Likewise; its root disk is made anew from its image, and what was on it is lost.",
+            _object("", {"wanted": WHOLE}),
+        ),
         "stop": _object("How to stop it.", {"graceful": BOOL}),
         "vcpus": WHOLE,
         "memory_mb": WHOLE,
@@ -332,8 +336,8 @@ SERVER = _object(
         ),
     },
     optional=(
-        "name", "power", "reboot", "start", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports", "volumes",
-        "console", "metadata", "incoming", "outgoing", "held", "backup", "snapshot",
+        "name", "power", "reboot", "start", "rebuild", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports",
+        "volumes", "console", "metadata", "incoming", "outgoing", "held", "backup", "snapshot",
     ),
 )  # fmt: skip
 SCHEMA = {

@@ -116,6 +116,7 @@ def build_servers(rows: Rows, settings) -> list[dict]:
                 "power": server.power,
                 "reboot": {"wanted": server.reboot_wanted, "type": server.reboot_type},
                 "start": {"wanted": server.start_wanted},
+                **({"rebuild": {"wanted": server.rebuild_wanted}} if server.rebuild_wanted else {}),
                 "stop": {"graceful": server.stop_graceful},
                 "vcpus": server.flavor["vcpus"],
                 "memory_mb": server.flavor["ram_mb"],

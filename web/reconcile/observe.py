@@ -173,6 +173,7 @@ def _store_seen(
     server.observed_reason = seen.get("reason") if seen else None
     if seen:
         server.observed_reboot_done = max(server.observed_reboot_done, seen.get("reboot_done", 0))
+        server.observed_rebuild_done = max(server.observed_rebuild_done, seen.get("rebuild_done", 0))
         server.observed_start_done = max(server.observed_start_done, seen.get("start_done", 0))
         if seen.get("console"):
             _store_console(session, server, seen["console"])

@@ -87,6 +87,7 @@ ALLOWED: dict[str, tuple] = {
     "confirm_resize": (("resized",), IDLE),
     "revert_resize": (("resized", "error"), IDLE),
     "evacuate": (("active", "stopped", "error"), ANY),
+    "rebuild": (("active", "stopped", "error"), IDLE),
     "create_image": (("active", "stopped", "paused", "suspended"), IDLE),
     "create_backup": (("active", "stopped", "paused", "suspended"), IDLE),
 }
@@ -140,6 +141,8 @@ def _vm_and_task(server) -> tuple[str, str | None]:
         return "resized", None
     if server.move == "verify":
         return "stopped" if server.power == "off" else "active", "resize_migrating"
+    if server.rebuild_wanted > server.observed_rebuild_done:
+        return "stopped" if server.power == "off" else "active", "rebuilding"
     if server.power == "off":
         return ("active", "powering-off") if running else ("stopped", None)
     if server.reboot_wanted > server.observed_reboot_done:
@@ -166,6 +169,8 @@ def has_converged(server) -> bool:
     """Whether the host was seen to have done all that is wanted of the server."""
     if server.deleted_at is not None:
         return server.gone_at is not None
+    if server.rebuild_wanted > server.observed_rebuild_done:
+        return False
     if server.power == "off":
         return server.observed_state in ("shutoff", "crashed")
     return (
