@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 
 import jsonschema
 import pytest
+from ansible.module_utils.kumo.errors import KumoError
+from ansible.module_utils.kumo.server_images import send
 from compute_cloud import COMPUTE, find_project, read_server
 from move_calls import Hosts, build_qcow2
 from sqlalchemy import func, select, update
+from werkzeug.serving import make_server
 
 from web.desired.document import SCHEMA
 from web.models import Host, Image, Quota, ServerImage, Volume, VolumeAttachment, now
@@ -302,3 +306,28 @@ def test_who_may_put_its_bytes(hosts, server):
     assert put(hosts, order).status_code == 404
     hosts.settle()
     assert fake.snapshots == {}
+
+
+def test_the_host_s_own_code_sends_it(hosts, server, tmp_path):
+    """Over a real socket: what `module_utils` puts is what the API takes; and the API's reason reaches the host."""
+    image = ask(hosts, server)
+    hosts.fakes["a"].holding = {"copying"}
+    hosts.turn("a")
+    order, path = read_order(hosts), tmp_path / "copy"
+    path.write_bytes(build_qcow2("x" * (3 << 20)))
+    http = make_server("127.0.0.1", 0, hosts.cloud.app, threaded=True)
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    try:
+        base = f"http://127.0.0.1:{http.server_port}"
+        order = {**order, "url": order["url"].replace(hosts.cloud.settings.api.hosts_url, base)}
+        (tmp_path / "bad").write_bytes(b"no image at all" * 1000)
+        with pytest.raises(KumoError, match=r"answered 415.*qcow2"):
+            send(order, tmp_path / "bad", lambda *_: None)
+        send(order, path, lambda *_: None)
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join(10)
+    assert show(hosts, image)["size"] == path.stat().st_size
+    assert hosts.where(server)[2] is None
