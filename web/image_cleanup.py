@@ -5,7 +5,7 @@ Reads rows and removes files; changes no row. Next room: `image_store.py`.
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from .image_store import list_images, remove_image, remove_parts
 from .models import Host, Image, Server, Volume
@@ -19,6 +19,7 @@ def remove_unneeded(database, store_dir: str) -> list[str]:
     the worker to call from time to time; can be repeated.
     """
     remove_parts(store_dir)
+    unbuilt = or_(Server.built_at.is_(None), Server.rebuild_wanted > Server.observed_rebuild_done)
     removed = []
     with database.read() as session:
         moves = sum("hypervisor" in roles for roles in session.scalars(select(Host.roles))) > 1
@@ -28,7 +29,7 @@ def remove_unneeded(database, store_dir: str) -> list[str]:
             needing = select(Server.id).where(
                 Server.image_id == image_id, Server.gone_at.is_(None), Server.deleted_at.is_(None)
             )
-            waiting = session.scalar((needing if moves else needing.where(Server.built_at.is_(None))).limit(1))
+            waiting = session.scalar((needing if moves else needing.where(unbuilt)).limit(1))
             rescued = (Server.rescue_image_id == image_id, Server.gone_at.is_(None), Server.deleted_at.is_(None))
             waiting = waiting or session.scalar(select(Server.id).where(*rescued).limit(1))
             waiting = waiting or session.scalar(

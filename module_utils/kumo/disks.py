@@ -37,22 +37,37 @@ def choose_size(server: dict, virtual_size: int) -> int:
 
 def apply_disk(document: dict, server: dict, directory: Path) -> dict:
     """Make the disk where there is none: {image, driver} of what lies below it. KumoError says why it cannot be."""
-    cached = images.read_image(document, server["image"])
-    if cached is None:
-        raise KumoError(f"image {server['image']} is not on this host (yet)")
-    base = {"image": server["image"], "driver": image_formats.build_driver(cached["disk_format"])}
+    cached = _read_image(document, server)
     path = directory / "disk"
     if path.exists():
-        return base
-    size = choose_size(server, cached["virtual_size"])
+        return _build_base(server, cached)
+    part, base = apply_part(document, server, directory)
+    os.replace(part, path)
+    return base
+
+
+def apply_part(document: dict, server: dict, directory: Path) -> tuple[Path, dict]:
+    """A new disk beside the place it is for, and {image, driver} of what lies below; KumoError where it cannot be."""
+    cached = _read_image(document, server)
+    base, size = _build_base(server, cached), choose_size(server, cached["virtual_size"])
     part = directory / ".disk.part"
     part.unlink(missing_ok=True)
     image = images.build_image_path(document, server["image"])
     over = [] if server["iso"] else ["-F", base["driver"], "-b", str(image)]
     run_qemu_img("create", "-q", "-f", "qcow2", *over, str(part), str(size))
     os.chmod(part, 0o600)
-    os.replace(part, path)
-    return base
+    return part, base
+
+
+def _build_base(server: dict, cached: dict) -> dict:
+    return {"image": server["image"], "driver": image_formats.build_driver(cached["disk_format"])}
+
+
+def _read_image(document: dict, server: dict) -> dict:
+    cached = images.read_image(document, server["image"])
+    if cached is None:
+        raise KumoError(f"image {server['image']} is not on this host (yet)")
+    return cached
 
 
 def run_qemu_img(*arguments: str, seconds: float = QEMU_IMG_DEADLINE_S) -> str:

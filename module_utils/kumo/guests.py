@@ -41,6 +41,7 @@ def build_kept(server: dict) -> dict:
         "reboot_done": server["reboot"]["wanted"],
         "start_done": server["start"]["wanted"],
         "off_by": "us" if server["power"] == "off" else None,
+        "rebuild_done": server["rebuild"]["wanted"],
         "stopping_since": None,
         "pressed_at": None,
         "rebooting": None,
@@ -68,7 +69,7 @@ def read_kept(document: dict, server_id: str) -> dict | None:
     kept = files.read_json(build_directory(document, server_id) / "state.json")
     if not isinstance(kept, dict):
         return None
-    empty = build_kept({"reboot": {"wanted": 0}, "start": {"wanted": 0}, "power": "on"})
+    empty = build_kept({"reboot": {"wanted": 0}, "start": {"wanted": 0}, "rebuild": {"wanted": 0}, "power": "on"})
     return {**empty, **kept}
 
 
@@ -285,7 +286,8 @@ def _start(document: dict, server: dict, domain) -> None:
         if not seen or seen[0] != "running":  # somebody else may have started it meanwhile: that is as wanted
             raise KumoError(f"server {server['id']} cannot be started: {error}") from None
     kept = build_kept(server)
-    del kept["disk"], kept["volume_errors"], kept["move"], kept["rescue"]
+    for name in ("disk", "volume_errors", "move", "rescue", "rebuild_done"):
+        del kept[name]
     _store(document, server, kept)
 
 

@@ -113,11 +113,15 @@ def _copy_by_hand(origin: int, target: int, offset: int) -> int:
     return len(chunk)
 
 
+def build_shown_url(url: str) -> str:
+    """An address as sentences show it: without a key in its query, and without a password."""
+    shown = urllib.parse.urlunsplit(urllib.parse.urlsplit(url)._replace(query="", fragment=""))
+    return shown.replace(urllib.parse.urlsplit(url).netloc, urllib.parse.urlsplit(url).netloc.rpartition("@")[2])
+
+
 def _download(image: dict, stream, where: str, progress) -> None:
     url = image["source"]["url"]
-    # The address may carry a key in its query: sentences show it without.
-    shown = urllib.parse.urlunsplit(urllib.parse.urlsplit(url)._replace(query="", fragment=""))
-    shown = shown.replace(urllib.parse.urlsplit(url).netloc, urllib.parse.urlsplit(url).netloc.rpartition("@")[2])
+    shown = build_shown_url(url)
     request = urllib.request.Request(url, headers=image["source"].get("headers") or {})
     done = 0
     try:

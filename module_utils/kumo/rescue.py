@@ -83,7 +83,7 @@ def apply_rescue(document: dict, server: dict) -> None:
     cached = images.read_image(document, image)
     if cached is None:
         raise KumoError(f"rescue image {image} is not on this host (yet)")
-    size = disks.choose_size({**server, "image": image}, cached["virtual_size"])
+    size = disks.choose_size({**server, "image": image, "iso": False}, cached["virtual_size"])
     suspension.apply_off(server["id"])
     path = build_path(document, server["id"])
     part = path.with_name(f".{path.name}.part")

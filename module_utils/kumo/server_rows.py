@@ -17,6 +17,7 @@ DEFAULTS = {
     "power": "on",
     "reboot": {},
     "start": {},
+    "rebuild": {},
     "stop": {},
     "vcpus": 1,
     "memory_mb": 128,
@@ -36,6 +37,7 @@ DEFAULTS = {
     "swap_mb": 0,
     "config_drive": False,
     "hardware": {},
+    "snapshot": None,
 }
 POWERS = ("on", "off", "paused", "suspended")
 
@@ -49,6 +51,7 @@ def parse_server(row: dict) -> dict:
     server["id"] = row["id"]
     server["reboot"] = {"wanted": 0, "type": "SOFT", **server["reboot"]}
     server["start"] = {"wanted": 0, **server["start"]}
+    server["rebuild"] = {"wanted": 0, **server["rebuild"]}
     server["stop"] = {"graceful": True, **server["stop"]}
 
     def check(right: bool, name: str, sentence: str):
@@ -60,7 +63,7 @@ def parse_server(row: dict) -> dict:
     check(server["reboot"]["type"] in ("SOFT", "HARD"), "reboot.type", "must be SOFT or HARD")
     for name, lowest in (("vcpus", 1), ("memory_mb", 1), ("root_gb", 0)):
         check(_is_number(server[name], lowest), name, f"is {server[name]!r}; it must be a number from {lowest}")
-    for name in ("reboot", "start"):
+    for name in ("reboot", "start", "rebuild"):
         check(_is_number(server[name]["wanted"], 0), f"{name}.wanted", "must be a number from 0")
     check(isinstance(server["stop"]["graceful"], bool), "stop.graceful", "must be true or false")
     check(isinstance(server["volumes"], list), "volumes", "must be a list")
@@ -75,6 +78,10 @@ def parse_server(row: dict) -> dict:
     _parse_made_of(server, check)
     for name in ("incoming", "outgoing", "backup"):
         server[name] = _parse_move(name, server[name], check) if server[name] is not None else None
+    if server["snapshot"] is not None:
+        check(isinstance(server["snapshot"], dict), "snapshot", "must be a mapping")
+        check(_is_uuid(server["snapshot"].get("image")), "snapshot.image", "must be a UUID")
+        check(_is_number(server["snapshot"].get("attempt"), 1), "snapshot.attempt", "must be a number from 1")
     return server
 
 

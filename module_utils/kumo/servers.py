@@ -29,7 +29,9 @@ from . import (
     outgoing,
     power,
     probe,
+    rebuilds,
     rescue,
+    server_images,
     suspension,
     tasks,
 )
@@ -96,6 +98,7 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
         "disk_size": backups.read_size(directory / "disk") if here else None,
         "backup": False,
         "rescue_image": rescue.read_image_state(document, server, fetching),
+        "snapshot": server_images.read_record(directory) if here else None,
     }
     if here and server.get("backup"):
         seen["backup"] = backups.build_path(document, server["id"], server["backup"]["id"]).exists()
@@ -160,7 +163,7 @@ def plan_servers(document: dict, observed: dict) -> list[Action]:
 
 
 def _plan_row(document: dict, row: dict, seen: dict, observed: dict) -> list[Action]:
-    verbs = moves.plan_tasks(row, seen)
+    verbs = moves.plan_tasks(row, seen) + server_images.plan_end(row, seen)
     if row.get("held") and not row.get("backup"):
         verbs += moves.plan_held(seen, seen["kept"])
         return [Action(SECTION, row["id"], verb, {"server": row, **args}, *texts) for verb, args, *texts in verbs]
@@ -192,6 +195,7 @@ def _plan_server(document: dict, server: dict, nics: list[dict], seen: dict, obs
     kept = seen["kept"]
     if kept:
         moves.check_home(server, seen, kept)
+        verbs, seen, kept = rebuilds.plan_rebuild(server, seen, kept)
     has_disk = seen["disk"] or not guest_volumes.has_local_root(server)
     if not seen["defined"] or kept is None or not has_disk:
         if seen["fetching"] and not has_disk:
@@ -200,7 +204,7 @@ def _plan_server(document: dict, server: dict, nics: list[dict], seen: dict, obs
         kept = kept or guests.build_kept(server)
         seen = {**seen, "state": seen["state"] or "shutoff"}
         verbs += moves.plan_growth(server, seen) + moves.plan_settling(kept)
-    else:
+    elif not verbs:
         wanted = guests.build_owned(document, server, nics, kept, observed["_virt_type"])
         have = {name: value for name, value in seen["owned"].items() if name in wanted}
         if wanted != have:
@@ -213,11 +217,15 @@ def _plan_server(document: dict, server: dict, nics: list[dict], seen: dict, obs
         verbs += moves.plan_growth(server, seen) + moves.plan_settling(kept)
     differs = rescue.choose_wanted(server) != rescue.choose_current(kept)
     plan = rescue.plan_rescue if differs else power.plan_power
-    return verbs + plan(document, server, seen, kept, observed["_now"])
+    steps = plan(document, server, seen, kept, observed["_now"])
+    return verbs + server_images.plan_snapshot(server, seen, [*verbs, *steps]) + steps
 
 
-STARTING = {"create", "start", "reboot_hard", "attach_port", "prepare", "rescue", "rescue_soft", "check_rescue_image"}
-KINDS = (*moves.KINDS, power.SAVE)  # of tasks that are a guest's
+STARTING = {
+    "create", "rebuild", "start", "reboot_hard", "attach_port", "prepare", "rescue", "rescue_soft",
+    "check_rescue_image",
+}  # fmt: skip
+KINDS = (*moves.KINDS, power.SAVE, server_images.KIND)  # of tasks that are a guest's
 
 
 def _build_requires(server: dict, nics: list[dict]) -> tuple:
@@ -286,6 +294,10 @@ VERBS = {
     "drop_backup": backups.apply_drop,
     "restore_backup": backups.apply_restore,
     "grow_disk": backups.apply_grow,
+    "rebuild": rebuilds.apply_rebuild,
+    "begin_snapshot": server_images.apply_begin,
+    "fail_snapshot": server_images.apply_fail,
+    "end_snapshot": server_images.apply_end,
 }
 
 
@@ -301,6 +313,8 @@ def report_servers(document: dict, observed: dict) -> dict:
         if move:
             moving[row["id"]] = move
             pending = pending or moves.is_pending(row, move)
+        snapshot = None if absent else server_images.report_snapshot(row, seen)
+        pending = pending or server_images.is_pending(snapshot)
         if not absent and row.get("incoming"):
             coming |= set(row.get("ports") or [])
             continue  # it is told of by the host that it is on
@@ -313,12 +327,14 @@ def report_servers(document: dict, observed: dict) -> dict:
             "reason": seen["reason"],
             "reboot_done": kept.get("reboot_done", 0),
             "start_done": kept.get("start_done", 0),
+            "rebuild_done": kept.get("rebuild_done", 0),
             "stop_pending": seen["state"] == "running" and kept.get("stopping_since") is not None,
             "ports": [port for port in row.get("ports") or [] if port in up],
             "volumes": sorted(seen["volumes"]) if seen["volumes"] is not None else seen["defined_volumes"],
             "volume_errors": kept.get("volume_errors") or {},
             "console": seen["console"],
             "rescue": rescue.choose_current(kept),
+            "snapshot": snapshot,
         }
     ports = {
         port["id"]: {"state": "active" if port["id"] in up else "down"}
@@ -338,6 +354,8 @@ def report_servers(document: dict, observed: dict) -> dict:
 
 def _is_pending(row: dict, seen: dict, kept: dict) -> bool:
     """Something is under way that a later run has to look at."""
+    if seen["fetching"] and (row.get("rebuild") or {}).get("wanted", 0) > kept.get("rebuild_done", 0):
+        return True
     if not seen["defined"]:
         return seen["fetching"] and not row.get("outgoing") and not row.get("held")
     if power.is_saving(seen):

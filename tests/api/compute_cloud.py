@@ -101,6 +101,7 @@ def see_host(cloud, console: str = "") -> None:
                 server.observed_rescue = server.rescue_image_id
                 server.observed_reboot_done = server.reboot_wanted
                 server.observed_start_done = server.start_wanted
+                server.observed_rebuild_done = server.rebuild_wanted
                 server.built_at = server.built_at or now()
                 server.operation = server.operation_deadline = None
                 if server.console_wanted > server.observed_console_done:

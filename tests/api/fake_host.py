@@ -32,6 +32,8 @@ class FakeHost:
         self.disks: dict[str, str] = {}
         self.backups: dict[str, str] = {}
         self.moves: dict[str, dict] = {}
+        self.snapshots: dict[str, dict] = {}  # of guests whose disk becomes an image
+        self.put = lambda order, text: 204  # what takes the image of a disk that says ``text``
 
     def __call__(self, settings, name, connection, document, cancelled=None) -> Outcome:
         self.documents.append(document)
@@ -50,6 +52,7 @@ class FakeHost:
                 results[key] = {"ok": False, "error": "it cannot be removed now"}
                 continue
             self._apply_server(server)
+            self._copy_disk(server)
             if server.get("console"):
                 consoles[key] = {"seq": server["console"]["wanted"], "text": "login:"}
         results_of_volumes, exports = self._store_volumes(document)
@@ -67,7 +70,10 @@ class FakeHost:
                 "disk_gb": 100,
                 "storage": {"backend": "file", "total_gb": 100, "snapshot_in_use": self.snapshot_in_use},
             },
-            "servers": {key: {**row, "console": consoles.get(key)} for key, row in self.state.items()},
+            "servers": {
+                key: {**row, "console": consoles.get(key), "snapshot": self.snapshots.get(key)}
+                for key, row in self.state.items()
+            },
             "ports": {port["id"]: {"state": "active"} for port in document["ports"]},
             "routers": {router["id"]: {"state": "active"} for router in document["routers"]},
             "floating_ips": {
@@ -84,14 +90,15 @@ class FakeHost:
     def _has_work(self) -> bool:
         """Whether something goes on by itself here: then the host is looked at again soon."""
         going = ("preparing", "receiving", "sending", "stopping", "waiting")
-        return bool(self.copying) or any(move["state"] in going for move in self.moves.values())
+        copies = any(one["state"] in ("waiting", "copying", "uploading") for one in self.snapshots.values())
+        return bool(self.copying) or copies or any(move["state"] in going for move in self.moves.values())
 
     def _apply_server(self, server: dict) -> None:
         key = server["id"]
         if not {"incoming", "outgoing", "backup"} & set(server):
             self.moves.pop(key, None)
         if server["wanted"] == "absent":
-            for kept in (self.state, self.disks, self.backups):
+            for kept in (self.state, self.disks, self.backups, self.snapshots):
                 kept.pop(key, None)
             return
         if "incoming" in server:
@@ -102,6 +109,10 @@ class FakeHost:
         row = self.state.setdefault(
             key, {"state": "shutoff", "reason": "unknown", "reboot_done": server["reboot"]["wanted"], "start_done": 0}
         )
+        rebuilds = server.get("rebuild", {}).get("wanted", 0)
+        if rebuilds > row.setdefault("rebuild_done", rebuilds) and "rebuild" not in self.holding:
+            self.disks[key] = f"made of {server['image']}"
+            row |= {"state": "shutoff", "reason": "destroyed", "rebuild_done": rebuilds}
         self.disks.setdefault(key, f"made by {id(self)}")
         if "backup" in server:
             self._keep(server)
@@ -163,6 +174,29 @@ class FakeHost:
             # The last look at the destination may be of the moment before libvirt lets the guest go on there.
             dest.state[key] = {**self.state.pop(key), "state": "paused", "reason": "migration"}
             dest.disks[key] = self.disks.pop(key)
+
+    def _copy_disk(self, server: dict) -> None:
+        """Copied by one run, sent by the next; held before ``uploaded`` it is uploading."""
+        key, order = server["id"], server.get("snapshot")
+        if order is None:
+            self.snapshots.pop(key, None)
+            return
+        before = self.snapshots.get(key, {})
+        mine = (before.get("image"), before.get("attempt")) == (order["image"], order["attempt"])
+        row = before if mine else {**order, "state": "waiting", "error": None, "progress": 0.0}
+        self.snapshots[key] = row
+        if row["state"] in ("uploaded", "failed"):
+            return
+        state = "copying" if row["state"] == "waiting" else "uploaded"
+        if state in self.holding:
+            row["state"] = row["state"] if state == "copying" else "uploading"
+            return
+        error = self.broken.get(state)
+        if state == "uploaded" and error is None:
+            status = self.put(order, self.disks[key])
+            error = None if status == 204 else f"it answered {status}"
+        self.snapshots[key] = {**row, "progress": row["progress"] + 0.25, "state": "failed" if error else state}
+        self.snapshots[key]["error"] = error
 
     def _keep(self, server: dict) -> None:
         key, wanted = server["id"], server["backup"]["wanted"]

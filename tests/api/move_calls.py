@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 
 from compute_cloud import COMPUTE, add_image, read_server
 from fake_host import FakeHost
@@ -24,6 +25,12 @@ FACTS = {
 STORAGE = {"storage": {"backend": "file", "total_gb": 100, "snapshot_in_use": False}}
 
 
+def build_qcow2(text: str, size: int = 1 << 30) -> bytes:
+    """What inspectors take for a qcow2 image of that size without backing file; QEMU's interop/qcow2.rst."""
+    rest = (3, 0, 0, 16, size, 0, 2, 196608, 65536, 1, 0, 0, 0, 0, 0, 4, 104)
+    return (b"QFI\xfb" + struct.pack(">IQIIQIIQQIIQQQQII", *rest)).ljust(1024, b"\0") + text.encode()
+
+
 class Hosts:
     """Hypervisors a, b and c, each played by a FakeHost; and with ``storage`` s, which has the volumes.
 
@@ -34,6 +41,8 @@ class Hosts:
         names = (*names, "s") if storage else names
         self.cloud = cloud
         self.fakes = {name: FakeHost() for name in names}
+        for fake in self.fakes.values():
+            fake.put = self.put_image
         for name, fake in self.fakes.items():
             fake.peers = [other for key, other in self.fakes.items() if key != name]
         with cloud.database.write.begin() as session:
@@ -59,6 +68,12 @@ class Hosts:
             return self.fakes[name](settings, name, connection, document)
 
         return Worker(self.cloud.settings, self.cloud.database, run=run)
+
+    def put_image(self, order: dict, text: str) -> int:
+        """As a host puts an image: a qcow2 header, and behind it what its disk says."""
+        path = order["url"].removeprefix(self.cloud.settings.api.hosts_url)
+        headers = {**order["headers"], "Content-Type": "application/octet-stream"}
+        return self.cloud.call("PUT", path, build_qcow2(text), user=None, headers=headers).status_code
 
     def read_hosts(self) -> dict[str, Host]:
         with self.cloud.database.read() as session:

@@ -127,6 +127,8 @@ def test_prepare_runs_the_play_as_the_operator_and_dirties_the_host(cloud, kumo,
     assert seen["hosts"]["node4"]["ansible_user"] == "admin"  # not the account kumo, which may do nothing here
     assert seen["hosts"]["node4"]["ansible_host"] == "192.0.2.15"
     assert seen["hosts"]["node4"]["kumo_settings"]["physical_networks"]["public"]["bridge"] == "kumo-public"
+    places = seen["children"]["controllers"]["vars"]["controller_settings"]
+    assert places["api"] == {"hosts_url": cloud.settings.api.hosts_url}
     assert seen["children"]["hypervisors"] == {"hosts": {"node4": {}}}
     assert read(cloud, "node4").generation == before + 1
     (tmp_path / "playbook").write_text("#!/bin/sh\nexit 2\n")

@@ -41,6 +41,9 @@ REQUESTS = {
     "confirm_resize": {"confirmResize": None},
     "revert_resize": {"revertResize": None},
     "evacuate": {"evacuate": {}},
+    "rebuild": {"rebuild": {"imageRef": NOWHERE}},
+    "create_image": {"createImage": {"name": "x"}},
+    "create_backup": {"createBackup": {"name": "x", "backup_type": "daily", "rotation": 1}},
     "attach_volume": ("POST", "/os-volume_attachments", VOLUME),
     "detach_volume": ("DELETE", f"/os-volume_attachments/{NOWHERE}", None),
     "update": ("PUT", "", {"server": {"name": "x"}}),
@@ -51,7 +54,8 @@ WITHOUT_ROUTE = {"lock", "unlock", "add_floating_ip"}  # not asked of the table,
 # What rows say, and the state that follows.
 BASE = {"power": "on", "observed_state": "running", "observed_reason": "", "move": None, "reboot_wanted": 0,
         "reboot_type": "SOFT", "start_wanted": 0, "rescue_image_id": None, "observed_rescue": None,
-        "fault_message": None, "fault_kept": False, "deleted_at": None, "built_at": now()}  # fmt: skip
+        "fault_message": None, "fault_kept": False, "deleted_at": None, "built_at": now(), "rebuild_wanted": 0,
+        "image_task": None}  # fmt: skip
 OFF, PAUSED, SUSPENDED = ({"observed_state": state} for state in ("shutoff", "paused", "suspended"))
 ROWS = {
     ("active", None): {},
@@ -63,6 +67,8 @@ ROWS = {
     ("active", "rescuing"): {"rescue_image_id": NOWHERE},
     ("active", "migrating"): {"move": "live"},
     ("active", "resize_migrating"): {"move": "resize"},
+    ("active", "rebuilding"): {"rebuild_wanted": 1},
+    ("active", "image_uploading"): {"image_task": "image_uploading"},
     ("active", "deleting"): {"deleted_at": now()},
     ("stopped", None): {"power": "off", **OFF},
     ("stopped", "powering-on"): {"start_wanted": 1, **OFF},

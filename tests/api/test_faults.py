@@ -20,7 +20,7 @@ from sqlalchemy import event, func, select, update
 from volume_calls import VOLUME
 
 from web.draining import begin_drain
-from web.models import Host, Migration, Port, Run, VolumeAttachment
+from web.models import Host, Migration, Port, Run, ServerImage, VolumeAttachment
 
 ROUNDS = 14  # of runs until everything is as asked: what "within a stated time" is where time is played
 DEAD = ":999999999:1"
@@ -142,8 +142,8 @@ class FaultyHosts(Hosts):
         for name in ("a", "b", "c"):
             self.set_host(name, enabled=True, disabled_reason=None)
         for fake in self.fakes.values():
-            left = (fake.state, fake.disks, fake.backups, fake.moves, fake.volumes)
-            assert left == ({}, {}, {}, {}, {}), "something is left on a host"
+            left = (fake.state, fake.disks, fake.backups, fake.moves, fake.volumes, fake.snapshots)
+            assert not any(left), "something is left on a host"
         assert self.read_usage() == {}
         with self.cloud.database.read() as session:
             counts = {
@@ -151,6 +151,7 @@ class FaultyHosts(Hosts):
                 "attachments": select(func.count()).select_from(VolumeAttachment),
                 "moves": select(func.count()).where(Migration.phase != "ended").select_from(Migration),
                 "runs": select(func.count()).where(Run.state == "running").select_from(Run),
+                "images of servers": select(func.count()).select_from(ServerImage),
                 "leases": select(func.count()).where(Host.lease_owner.is_not(None)).select_from(Host),
             }
             left = {name: session.scalar(statement) for name, statement in counts.items()}
@@ -307,6 +308,35 @@ def has_rule(hosts, rule):
     hosts.call("DELETE", f"{BASE}/security-group-rules/{rule}", status=204)
 
 
+def rebuild(hosts, server):
+    body = {"rebuild": {"imageRef": hosts.image}}
+    hosts.call("POST", f"{COMPUTE}/servers/{server}/action", body, 202)
+    return server
+
+
+def is_rebuilt(hosts, server):
+    """What the guest wrote is gone; it runs, and once."""
+    ends("ACTIVE", "a")(hosts, server)
+    assert hosts.fakes["a"].disks[server] == f"made of {hosts.image}"
+
+
+def create_image(hosts, server):
+    body = {"createImage": {"name": "copy"}}
+    return server, hosts.call("POST", f"{COMPUTE}/servers/{server}/action", body, 202)["image_id"]
+
+
+def is_image(hosts, made):
+    """Whole, with what the guest wrote, and the guest goes on."""
+    server, image = made
+    seen = hosts.call("GET", f"/image/v2/images/{image}")
+    assert (seen["status"], seen["virtual_size"]) == ("active", 1 << 30)
+    assert b"what the guest wrote" in hosts.cloud.get(f"/image/v2/images/{image}/file", user="admin").data
+    ends("ACTIVE", "a")(hosts, server)
+    assert hosts.where(server)[2] is None
+    assert hosts.read_actions(server)[-1] == ("createImage", True, None)
+    hosts.call("DELETE", f"/image/v2/images/{image}", status=204)
+
+
 def drain(hosts, server):
     hosts.set_host("a", enabled=False, disabled_reason="new disks")
     with hosts.cloud.database.write.begin() as session:
@@ -342,6 +372,8 @@ WORKFLOWS = {
     "volume delete": (FaultyHosts.make_volume, delete_volume, volume_is(None)),
     "volume extend": (FaultyHosts.make_volume, extend_volume, is_extended),
     "snapshot": (FaultyHosts.make_volume, create_snapshot, is_snapshot),
+    "rebuild": (FaultyHosts.make_server, rebuild, is_rebuilt),
+    "image of a server": (FaultyHosts.make_server, create_image, is_image),
     "floating address": (FaultyHosts.make_server, add_floating_address, has_floating_address),
     "security group rule": (FaultyHosts.make_server, add_rule, has_rule),
     "drain": (FaultyHosts.make_server, drain, is_drained),

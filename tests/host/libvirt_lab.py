@@ -49,10 +49,12 @@ def remove_state(directory: Path) -> None:
 class Host:
     """One document with one server, and calls with it."""
 
-    def __init__(self, state_dir: Path, network_id: str):
+    def __init__(
+        self, state_dir: Path, network_id: str, source: Path = GUEST_IMAGE, disk_format="qcow2", image_id=IMAGE
+    ):
         # Other tests may be building the image anew: take its bytes once, and describe these.
-        image = state_dir / "guest.qcow2"
-        shutil.copyfile(GUEST_IMAGE, image)
+        image = state_dir / f"source-{image_id}"
+        shutil.copyfile(source, image)
         digest = subprocess.check_output(["sha512sum", image], text=True).split()[0]
         self.id, self.port, self.state_dir = str(uuid.uuid4()), str(uuid.uuid4()), state_dir
         self.name = names.build_domain_name(self.id)
@@ -60,8 +62,8 @@ class Host:
         mac = "fa:16:3e:" + ":".join(self.port.replace("-", "")[index : index + 2] for index in (0, 2, 4))
         self.server = {"id": self.id, "project_id": "p1", "wanted": "present", "name": 'a<b>&"\n]]>', "power": "on"}
         self.server |= {"reboot": {"wanted": 0, "type": "HARD"}, "vcpus": 1, "memory_mb": 96, "root_gb": 1}
-        self.server |= {"image": IMAGE, "ports": [self.port], "metadata": {"user_data": "c2VjcmV0"}}
-        row = {"id": IMAGE, "checksum": f"sha512:{digest}", "size": image.stat().st_size, "disk_format": "qcow2"}
+        self.server |= {"image": image_id, "ports": [self.port], "metadata": {"user_data": "c2VjcmV0"}}
+        row = {"id": image_id, "checksum": f"sha512:{digest}", "size": image.stat().st_size, "disk_format": disk_format}
         self.document = {
             "version": 1,
             "generation": 1,

@@ -64,6 +64,7 @@ class Lab:
             f"commands = apply check\nsections = images volumes networks servers\nstate_dirs = {self.state}\n"
             f"image_dirs = {self.images}\nstorage_dirs = {self.root}/volumes\nvolume_groups = {VOLUME_GROUP}\n"
             f"bridges = kumo-test\ninterfaces =\npeers = 192.0.2.2 2001:db8::/64\n"
+            f"image_services = http://192.0.2.1:6780\n"
         )
         line = (ROLE / "templates" / "sudoers.j2").read_text()
         for name, value in (("helper", self.helper), ("user", self.account), ("root_policy", self.policy)):
@@ -236,6 +237,11 @@ def _fetch(**changes) -> dict:
     return {"servers": [{"id": IMAGE, "project_id": "p", "wanted": "present", "incoming": order}]}
 
 
+def _upload(url: str, **headers) -> dict:
+    order = {"image": IMAGE, "attempt": 1, "url": url, "headers": headers}
+    return {"servers": [{"id": IMAGE, "project_id": "p", "wanted": "present", "snapshot": order}]}
+
+
 def _harm(lab) -> list:
     physical = {"bridge": "kumo-test", "addresses": ["172.24.9.1/24"], "masquerade": False, "interface": None}
     network = {
@@ -279,6 +285,10 @@ def _harm(lab) -> list:
         (_fetch(address="2001:db8:1::1"), "incoming.offer.address '2001:db8:1::1' is not allowed"),
         (_fetch(port=22), "incoming.offer.port 22 is not allowed"),
         (_fetch(name="../disk"), "incoming.offer.name is no migration's id"),
+        (_upload(f"http://192.0.2.9:6780/image/hosts/{IMAGE}/images/{IMAGE}"), "snapshot.url 'http://192.0.2.9:6780"),
+        (_upload(f"http://192.0.2.1:6780/image/hosts/{IMAGE}/images/../x"), "is not allowed"),
+        (_upload(f"http://192.0.2.1:6780@192.0.2.9/image/hosts/{IMAGE}/images/{IMAGE}"), "is not allowed"),
+        (_upload(f"http://192.0.2.1:6780/image/hosts/{IMAGE}/images/{IMAGE}", key="a\r\nHost: x"), "blank"),
         ({"version": 2}, "document.version"),
         ({"shell": "id"}, "is not known"),
     ]  # fmt: skip

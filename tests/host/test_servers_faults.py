@@ -25,6 +25,8 @@ WORKFLOWS = {
     "stop": ({}, {**OFF, **CUT}),
     "start": ({**OFF, **CUT}, {"start": {"wanted": 1}}),
     "reboot": ({}, {"reboot": {"wanted": 1, "type": "HARD"}}),
+    "rebuild": ({}, {"rebuild": {"wanted": 1}}),
+    "rebuild while off": ({**OFF, **CUT}, {**OFF, **CUT, "rebuild": {"wanted": 1}}),
     "delete while off": ({**OFF, **CUT}, ABSENT),
 }
 
@@ -47,7 +49,7 @@ def read_all(host) -> dict:
         "state": host.state(),
         "xml": virsh("dumpxml", "--inactive", host.name).stdout,
         "files": [str(path.relative_to(host.state_dir)) for path in files],
-        "kept": {name: value for name, value in kept.items() if name not in ("reboot_done", "start_done")},
+        "kept": {name: value for name, value in kept.items() if not name.endswith("_done")},
     }
 
 
@@ -62,8 +64,9 @@ class Life:
         self.count += 1
         if row["reboot"]["wanted"]:
             row["reboot"]["wanted"] = self.count
-        if row.get("start", {}).get("wanted"):
-            row["start"]["wanted"] = self.count
+        for name in ("start", "rebuild"):
+            if row.get(name, {}).get("wanted"):
+                row[name]["wanted"] = self.count
         return row
 
     def settle(self, row: dict) -> list[dict]:

@@ -15,6 +15,7 @@ NOW = 1000.0
 KEPT = {
     "reboot_done": 0,
     "start_done": 0,
+    "rebuild_done": 0,
     "off_by": None,
     "stopping_since": None,
     "pressed_at": None,
@@ -25,6 +26,7 @@ KEPT = {
 }
 ROW = {"id": S, "project_id": "p1", "wanted": "present", "power": "on", "image": I, "ports": [P], "root_gb": 1}
 OFF = {"power": "off"}
+REBUILD = {"rebuild": {"wanted": 1}}
 SOFT, HARD = ({"reboot": {"wanted": 1, "type": kind}} for kind in ("SOFT", "HARD"))
 
 
@@ -46,7 +48,7 @@ def build(row=(), seen=(), kept=()):
     here |= {"owned": guests.build_owned(document, server, nics, state, "qemu"), "nics": None}
     here |= {"console": None, "fetching": False, "volumes": None, "defined_volumes": []}
     here |= {"tasks": {}, "persistent": True, "job": {}, "secrets": [], "disk_size": 1 << 30, "backup": False}
-    here |= {"rescue_image": None}
+    here |= {"rescue_image": None, "snapshot": None}
     observed = {"_now": NOW, "_virt_type": "qemu", "_taps": [], "_orphans": {"domains": [], "disks": []}, "_host": {}}
     observed["_tasks"] = {}
     return document, {**observed, S: {**here, **dict(seen)}}
@@ -103,6 +105,17 @@ CASES = {
     "soft turned hard": (HARD, {}, {"rebooting": {"to": 1, "since": NOW - 3}}, ["reboot_hard"]),
     "stop during a soft reboot": ({**SOFT, **OFF}, {}, {"rebooting": {"to": 1, "since": NOW - 3}}, ["stop"]),
     "a stop ends a reboot": ({**SOFT, **OFF}, off("shutdown"), {"off_by": "us"}, ["record"]),
+    "rebuild": (REBUILD, {}, {}, ["rebuild", "start"]),
+    "rebuild of one that is off": ({**REBUILD, **OFF}, off("shutdown"), {"off_by": "us"}, ["rebuild"]),
+    "rebuild of one that shut itself down": (REBUILD, off("shutdown"), {"off_by": "guest"}, ["rebuild", "start"]),
+    "rebuild while it stops": ({**REBUILD, **OFF}, {}, {"stopping_since": NOW}, ["rebuild"]),
+    "rebuild, its disk lost": (REBUILD, {"disk": False}, {}, ["rebuild", "start"]),
+    "rebuild, its definition lost": (REBUILD, {"defined": False, "state": None}, {}, ["rebuild", "start"]),
+    "rebuild, its image on its way": (REBUILD, {"fetching": True}, {}, []),
+    "rebuilt": (REBUILD, {}, {"rebuild_done": 1}, []),
+    "rebuild of what was never made": (REBUILD, NOTHING, {}, ["create", "start"]),
+    "rebuild with other memory": ({**REBUILD, "memory_mb": 256}, {}, {}, ["rebuild", "start"]),
+    "bad rebuild": ({"rebuild": {"wanted": "x"}}, {}, {}, ["refuse"]),
     "more memory": ({"memory_mb": 256}, {}, {}, ["redefine"]),
     "more memory and a hard reboot": ({"memory_mb": 256, **HARD}, {}, {}, ["redefine", "reboot_hard"]),
     "tombstone": ({"wanted": "absent"}, {}, {}, ["remove"]),
@@ -187,6 +200,8 @@ def test_live_ports():
         (OFF, {}, {"stopping_since": NOW}, True),
         (SOFT, {}, {"rebooting": {"to": 1, "since": NOW}}, True),
         ({"wanted": "absent"}, {**NOTHING, "fetching": True}, {}, False),
+        (REBUILD, {"fetching": True}, {}, True),
+        (REBUILD, {"fetching": True}, {"rebuild_done": 1}, False),
     ],
 )
 def test_report_pending(row, seen, kept, pending):
@@ -207,12 +222,14 @@ def test_report():
         "reason": "",
         "reboot_done": 3,
         "start_done": 0,
+        "rebuild_done": 0,
         "stop_pending": True,
         "ports": [P],
         "volumes": [],
         "volume_errors": {},
         "console": {"seq": 2, "text": "hi"},
         "rescue": None,
+        "snapshot": None,
     }
     assert report["ports"] == {P: {"state": "active"}}
     assert servers.report_servers(*build(seen=NOTHING))["servers"] == {}

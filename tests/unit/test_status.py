@@ -17,6 +17,7 @@ NEW = {
     "power": "on", "observed_state": None, "reboot_wanted": 0, "reboot_type": "SOFT", "observed_reboot_done": 0,
     "start_wanted": 0, "observed_start_done": 0, "move": None, "observed_reason": "", "rescue_image_id": None,
     "observed_rescue": None,
+    "image_task": None, "rebuild_wanted": 0, "observed_rebuild_done": 0,
 }  # fmt: skip
 BUILT = {**NEW, "built_at": AT, "observed_state": "running"}
 PAUSED = {**BUILT, "observed_state": "paused", "observed_reason": "user"}
@@ -86,6 +87,24 @@ TABLE = [
         {**BUILT, "move": "live", "observed_state": None},
         ("MIGRATING", "active", "migrating", 0),
     ),
+    ("an image of it is made", {**BUILT, "image_task": "image_snapshot"}, ("ACTIVE", "active", "image_snapshot", 1)),
+    (
+        "an image of it is made, and its host lost it",
+        {**BUILT, "image_task": "image_snapshot", "observed_state": "crashed"},
+        ("SHUTOFF", "stopped", "powering-on", 6),
+    ),
+    (
+        "no image of an error",
+        {**BUILT, "image_task": "image_backup", "fault_message": "x"},
+        ("ERROR", "error", None, 1),
+    ),
+    ("rebuild asked", {**BUILT, "rebuild_wanted": 1}, ("REBUILD", "active", "rebuilding", 1)),
+    (
+        "rebuild of a stopped one",
+        {**BUILT, "rebuild_wanted": 1, "power": "off", "observed_state": "shutoff"},
+        ("REBUILD", "stopped", "rebuilding", 4),
+    ),
+    ("rebuilt", {**BUILT, "rebuild_wanted": 1, "observed_rebuild_done": 1}, ("ACTIVE", "active", None, 1)),
     ("resize asked", {**BUILT, "move": "resize"}, ("RESIZE", "active", "resize_migrating", 1)),
     (
         "resize of a stopped one",

@@ -154,8 +154,8 @@ def prepare_host(args, settings) -> int:
         # With the cloud's part of them: the root helper's allow-list is made of these.
         own = build_settings(Rows(host), settings)
         inventory = build_inventory(host.name, host.roles, host.connection, own, args.user)
-        store = {"controller_settings": {"image": {"store_dir": settings.image.store_dir}}}
-        inventory["all"]["children"]["controllers"]["vars"] = store
+        places = {"image": {"store_dir": settings.image.store_dir}, "api": {"hosts_url": settings.api.hosts_url}}
+        inventory["all"]["children"]["controllers"]["vars"] = {"controller_settings": places}
         # Guests may move to and from every hypervisor that is known by now.
         addresses = [(one.settings or {}).get("tunnel_address") for one in session.scalars(select(Host))]
         inventory["all"]["vars"] = {"host_base_peers": sorted({address for address in addresses if address})}

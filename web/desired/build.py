@@ -50,5 +50,5 @@ def build_document(rows: Rows, settings, fence: int = 0) -> dict:
         "security_groups": build_security_groups(rows),
         "ports": build_ports(rows),
         **storage,
-        "servers": build_servers(rows),
+        "servers": build_servers(rows, settings),
     }

@@ -309,6 +309,10 @@ SERVER = _object(
             _object("", {"wanted": WHOLE, "type": {"enum": ["SOFT", "HARD"]}}),
         ),
         "start": _said("Likewise; a guest that shut itself down needs one.", _object("", {"wanted": WHOLE})),
+        "rebuild": _said(
+            "Likewise; its root disk is made anew from its image, and what was on it is lost.",
+            _object("", {"wanted": WHOLE}),
+        ),
         "stop": _object("How to stop it.", {"graceful": BOOL}),
         "vcpus": WHOLE,
         "memory_mb": WHOLE,
@@ -360,10 +364,22 @@ SERVER = _object(
             "It boots from a fresh disk over this image, its own root disk comes second; null: from its own.",
             _or_null(_object("", {"image": UUID})),
         ),
+        "snapshot": _said(
+            "A copy of the root disk is wanted as an image.",
+            _object(
+                "",
+                {
+                    "image": UUID,
+                    "attempt": _said("A failed one is made again where this is higher.", WHOLE),
+                    "url": _said("Where its bytes are put, by HTTP.", TEXT),
+                    "headers": _said("That go with them.", {"type": "object", "additionalProperties": TEXT}),
+                },
+            ),
+        ),
     },
     optional=(
-        "name", "power", "reboot", "start", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports", "volumes",
-        "console", "metadata", "incoming", "outgoing", "held", "backup", "rescue", *MADE_OF,
+        "name", "power", "reboot", "start", "rebuild", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports",
+        "volumes", "console", "metadata", "incoming", "outgoing", "held", "backup", "rescue", "snapshot", *MADE_OF,
     ),
 )  # fmt: skip
 SCHEMA = {

@@ -24,6 +24,7 @@ from ..models import (
     Router,
     SecurityGroup,
     Server,
+    ServerImage,
     Snapshot,
     Subnet,
     Volume,
@@ -53,6 +54,7 @@ class Rows:
     servers: list[Server] = field(default_factory=list)  # that are here, come here, or have been here
     moves: dict[str, list[Migration]] = field(default_factory=dict)  # by server id: open ones that concern this host
     tunnel_addresses: dict[str, str] = field(default_factory=dict)  # by host id, of hosts that have one
+    server_images: dict[str, ServerImage] = field(default_factory=dict)  # by server id: that this host is to make
     images: list[Image] = field(default_factory=list)
     ports: list[Port] = field(default_factory=list)  # of guests on this host
     networks: list[Network] = field(default_factory=list)
@@ -87,6 +89,9 @@ def read_rows(session: Session, host: Host) -> Rows:
     rows.servers = _sorted(session, select(Server).where(here))
     parts = {server.id: choose_part(rows, server)[0] for server in rows.servers}
     _read_volumes(session, rows)
+    waiting = select(ServerImage).join(Image, Image.id == ServerImage.image_id).where(ServerImage.host_id == host.id)
+    waiting = waiting.where(Image.status.in_(("queued", "saving")), Image.deleted_at.is_(None))
+    rows.server_images = {one.server_id: one for one in session.scalars(waiting)}
     image_ids = {s.image_id for s in rows.servers if s.image_id and parts[s.id] in ("home", "incoming", "held")}
     image_ids |= {s.rescue_image_id for s in rows.servers if s.rescue_image_id and parts[s.id] in ("home", "incoming")}
     image_ids |= {v.image_id for v in rows.volumes if v.image_id and v.deleted_at is None and v.built_at is None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import netaddr
 
-from ..models.host_images import build_source
+from ..models.host_images import build_source, build_upload
 from .made_of import build_block_devices, build_made_of
 from .moves import build_move, choose_part
 from .rows import Rows
@@ -78,7 +78,16 @@ def _build_held(server, move) -> dict:
     }
 
 
-def build_servers(rows: Rows) -> list[dict]:
+def _build_snapshot(rows: Rows, server, part: str, move, settings) -> dict:
+    """The image that is to be made of the guest, where it is at home and goes nowhere."""
+    wanted = rows.server_images.get(server.id)
+    if wanted is None or part != "home" or move is not None:
+        return {}
+    upload = build_upload(rows.host, wanted.image_id, settings)
+    return {"snapshot": {"image": wanted.image_id, "attempt": wanted.attempt, **upload}}
+
+
+def build_servers(rows: Rows, settings) -> list[dict]:
     """The document's ``servers``; a tombstone carries no more than its id."""
     documents = []
     for server in rows.servers:
@@ -109,6 +118,7 @@ def build_servers(rows: Rows) -> list[dict]:
                 "power": server.power,
                 "reboot": {"wanted": server.reboot_wanted, "type": server.reboot_type},
                 "start": {"wanted": server.start_wanted},
+                **({"rebuild": {"wanted": server.rebuild_wanted}} if server.rebuild_wanted else {}),
                 "stop": {"graceful": server.stop_graceful},
                 "vcpus": server.flavor["vcpus"],
                 "memory_mb": server.flavor["ram_mb"],
@@ -121,6 +131,7 @@ def build_servers(rows: Rows) -> list[dict]:
                 **({"rescue": {"image": server.rescue_image_id}} if server.rescue_image_id else {}),
                 "metadata": _build_metadata(rows, server, ports),
                 **build_move(rows, server, part, move),
+                **_build_snapshot(rows, server, part, move, settings),
                 **({"held": True, "power": "off"} if part == "home" and waits_for_targets(rows, server) else {}),
             }
         )

@@ -18,6 +18,7 @@ from .networks import (
     Subnet,
 )
 from .quotas import Quota, read_limit
+from .server_images import ServerImage
 from .servers import ConsoleLog, Flavor, FlavorAccess, Keypair, Server, ServerAction, finish_actions
 from .volumes import Snapshot, Volume, VolumeAttachment, VolumeType, VolumeTypeAccess
 
@@ -55,6 +56,7 @@ __all__ = [
     "SecurityGroupRule",
     "Server",
     "ServerAction",
+    "ServerImage",
     "Snapshot",
     "Subnet",
     "User",

@@ -55,6 +55,19 @@ def build_signature(key: bytes, host_id: str, image_id: str) -> str:
     return hmac.new(key, f"{host_id} {image_id}".encode(), hashlib.sha256).hexdigest()
 
 
+def build_upload_signature(key: bytes, host_id: str, image_id: str) -> str:
+    """What a host shows that puts an image there: no download's signature opens this way."""
+    return hmac.new(key, f"upload {host_id} {image_id}".encode(), hashlib.sha256).hexdigest()
+
+
+def build_upload(host: Host, image_id: str, settings) -> dict:
+    """Where a host puts the image that it makes of a guest's disk; the same way on this machine."""
+    return {
+        "url": f"{settings.api.hosts_url}/image/hosts/{host.id}/images/{image_id}",
+        "headers": {HEADER: build_upload_signature(read_host_key(settings), host.id, image_id)},
+    }
+
+
 def build_source(host: Host, image_id: str, settings) -> dict:
     """The document's ``source`` of an image: the file itself on this machine, else the image service's address."""
     if "ansible_host" not in (host.connection or {}):

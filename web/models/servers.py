@@ -94,6 +94,8 @@ class Server(Base):
     reboot_type: Mapped[str] = mapped_column(default="SOFT")
     console_wanted: Mapped[int] = mapped_column(default=0)
     console_lines: Mapped[int | None]
+    rebuild_wanted: Mapped[int] = mapped_column(default=0, server_default="0")
+    image_task: Mapped[str | None]  # status.compute_image_task of the image that is made of it, stored with that
     move: Mapped[str | None]  # migration_status.compute_move of the server's migration, stored with it
     locked: Mapped[bool] = mapped_column(default=False)
     locked_reason: Mapped[str | None]
@@ -109,6 +111,7 @@ class Server(Base):
     observed_rescue: Mapped[str | None]  # the image that it was seen to be rescued with
     observed_reboot_done: Mapped[int] = mapped_column(default=0)
     observed_start_done: Mapped[int] = mapped_column(default=0)
+    observed_rebuild_done: Mapped[int] = mapped_column(default=0, server_default="0")
     observed_console_done: Mapped[int] = mapped_column(default=0)
     observed_error: Mapped[str | None] = mapped_column(Text)  # the host's words at its last try
     observed_failures: Mapped[int] = mapped_column(default=0)  # tries in a row that failed
@@ -161,10 +164,14 @@ class ServerAction(Base):
     finished_at: Mapped[datetime | None]
 
 
-def finish_actions(session: Session, server_id: str, message: str | None) -> None:
-    """All that was asked of the server has ended: well, or with the message."""
+IMAGE_ACTIONS = ("createImage", "createBackup")  # they end with their image, whatever else is asked of the server
+
+
+def finish_actions(session: Session, server_id: str, message: str | None, image: bool = False) -> None:
+    """All that was asked of the server has ended: well, or with the message; with ``image`` the making of an image."""
+    chosen = ServerAction.action.in_(IMAGE_ACTIONS) if image else ServerAction.action.not_in(IMAGE_ACTIONS)
     session.execute(
         update(ServerAction)
-        .where(ServerAction.server_id == server_id, ServerAction.finished_at.is_(None))
+        .where(ServerAction.server_id == server_id, ServerAction.finished_at.is_(None), chosen)
         .values(finished_at=now(), message=message)
     )

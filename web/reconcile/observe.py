@@ -37,6 +37,7 @@ from .observe_migrations import (
     read_other_hosts,
     store_moves,
 )
+from .observe_server_images import apply_image_deadlines, store_server_images
 from .observe_volumes import store_volumes
 from .run import Outcome
 from .status import MOVING, has_converged, refresh_status
@@ -74,6 +75,7 @@ def store_outcome(session: Session, settings, run: Run, document: dict, outcome:
         retry_s = min(2 ** min(host.failures - 1, 10), MAX_BACKOFF_S)
     _apply_deadlines(session, settings, host, document)
     apply_move_deadlines(session, settings, host, held)
+    apply_image_deadlines(session, settings, host)
     session.flush()
     session.refresh(host, ["generation"])
     # Else a request came in meanwhile, or what was just seen has changed the document: the host is due at once.
@@ -136,6 +138,7 @@ def _store_observed(session: Session, settings, host: Host, held: set[str], docu
     if moves_wait_s is not None:
         failures.append(moves_wait_s)
     follow_closed_targets(session, settings)
+    store_server_images(session, host, result)
     _store_gone_elsewhere(session, host, document)
     return min(failures)
 
@@ -171,6 +174,7 @@ def _store_seen(
     if seen:
         server.observed_rescue = seen.get("rescue")
         server.observed_reboot_done = max(server.observed_reboot_done, seen.get("reboot_done", 0))
+        server.observed_rebuild_done = max(server.observed_rebuild_done, seen.get("rebuild_done", 0))
         server.observed_start_done = max(server.observed_start_done, seen.get("start_done", 0))
         if seen.get("console"):
             _store_console(session, server, seen["console"])

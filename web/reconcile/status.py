@@ -42,6 +42,15 @@ STATE_OF_POWER = {"on": "active", "off": "stopped", "paused": "paused", "suspend
 MOVING = ("live", "resize", "revert")  # its guest is the move's, not its host's alone
 
 
+def compute_image_task(row) -> str:
+    """An image that is made of a server (models/server_images.py) as the task users see."""
+    if row.observed_state in ("uploading", "uploaded"):
+        return "image_uploading"
+    if row.backup_type is not None:
+        return "image_backup"
+    return "image_snapshot" if row.observed_state == "copying" else "image_snapshot_pending"
+
+
 @dataclass(frozen=True)
 class State:
     """``status`` is what users see; the other three are the API's extended status."""
@@ -91,6 +100,9 @@ ALLOWED: dict[str, tuple] = {
     "confirm_resize": (("resized",), IDLE),
     "revert_resize": (("resized", "error"), IDLE),
     "evacuate": (("active", "stopped", "error"), ANY),
+    "rebuild": (("active", "stopped", "error"), IDLE),
+    "create_image": (("active", "stopped", "paused", "suspended"), IDLE),
+    "create_backup": (("active", "stopped", "paused", "suspended"), IDLE),
 }
 
 
@@ -99,6 +111,8 @@ VERBS = {
     "confirm_resize": "confirmResize",
     "revert_resize": "revertResize",
     "reset_state": "os-resetState",
+    "create_image": "createImage",
+    "create_backup": "createBackup",
 }
 
 
@@ -117,6 +131,8 @@ def check_allowed(server, action: str) -> None:
 def compute_status(server) -> State:
     """The state of a server row (models/servers.py), from its wanted and observed columns only."""
     vm_state, task_state = _vm_and_task(server)
+    if task_state is None and vm_state != "error":
+        task_state = server.image_task
     if server.deleted_at is not None and server.gone_at is None:
         task_state = "deleting"
     if server.gone_at is not None:
@@ -138,6 +154,8 @@ def _vm_and_task(server) -> tuple[str, str | None]:
         return "resized", None
     if server.move == "verify":
         return STATE_OF_POWER[server.power], "resize_migrating"
+    if server.rebuild_wanted > server.observed_rebuild_done:
+        return STATE_OF_POWER[server.power], "rebuilding"
     seen = _see(server)
     if server.rescue_image_id != server.observed_rescue:
         return ("rescued", "unrescuing") if server.rescue_image_id is None else (seen, "rescuing")
@@ -185,6 +203,8 @@ def has_converged(server) -> bool:
     """Whether the host was seen to have done all that is wanted of the server."""
     if server.deleted_at is not None:
         return server.gone_at is not None
+    if server.rebuild_wanted > server.observed_rebuild_done:
+        return False
     if server.rescue_image_id != server.observed_rescue:
         return False
     if server.power == "off":

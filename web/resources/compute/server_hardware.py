@@ -65,17 +65,37 @@ def read_made_of(ctx: Context, body: dict, flavor, devices) -> dict:
     drive = given in TRUE or str(properties.get("img_config_drive")).strip().lower() == "mandatory"
     hardware = build_hardware(properties, flavor.extra_specs)
     local_root = devices.image is not None
+    _check_disks(properties, hardware, disks, drive, local_root, flavor.disk_gb)
+    names = build_devices(hardware, len(disks.get("ephemeral", ())), bool(disks.get("swap_mb")))
+    check_places(devices.blanks, names, hardware.get("disk_bus", "virtio"))
+    injected = _read_injected(ctx, body, drive)
+    return {"image_properties": properties, "disks": disks, "config_drive": drive, "injected": injected}
+
+
+def read_remade_of(ctx: Context, body: dict, server, image) -> dict:
+    """Columns of a server that is rebuilt from ``image``: its flavor, its other disks and its config drive stay."""
+    properties = {**(image.properties or {}), "disk_format": image.disk_format}
+    specs, drive = server.flavor["extra_specs"], server.config_drive
+    check_hardware(properties, specs)
+    hardware = build_hardware(properties, specs)
+    _check_disks(properties, hardware, server.disks, drive, True, server.flavor["disk_gb"])
+    injected = dict(server.injected)
+    given = _read_injected(ctx, body, drive)
+    for name, field in (("files", "personality"), ("admin_pass", "adminPass")):
+        if body.get(field):
+            injected[name] = given[name]
+    return {"image_properties": properties, "injected": injected}
+
+
+def _check_disks(properties: dict, hardware: dict, disks: dict, drive: bool, local_root: bool, disk_gb: int) -> None:
+    """BadRequest where the hardware has no place for all of a server's disks and CD-ROMs."""
     iso = local_root and is_iso(properties)
-    if iso and not flavor.disk_gb:
+    if iso and not disk_gb:
         raise BadRequest("Invalid imageRef: an ISO image needs a flavor with a root disk to install onto.")
     count = len(disks.get("ephemeral", ())) + bool(disks.get("swap_mb"))
     conflict = find_conflict(hardware, count + local_root, iso + drive, local_root)
     if conflict is not None:
         raise invalid(conflict[0], properties.get(conflict[0]), conflict[1])
-    names = build_devices(hardware, len(disks.get("ephemeral", ())), bool(disks.get("swap_mb")))
-    check_places(devices.blanks, names, hardware.get("disk_bus", "virtio"))
-    injected = _read_injected(ctx, body, drive)
-    return {"image_properties": properties, "disks": disks, "config_drive": drive, "injected": injected}
 
 
 def _read_injected(ctx: Context, body: dict, drive: bool) -> dict:

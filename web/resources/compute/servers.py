@@ -46,6 +46,7 @@ from ...reconcile.status import refresh_status
 from ...router_legs import sync_router_legs
 from ...routes import Reply, Route
 from ...scheduler import NoValidHost
+from ...server_images import fail_images_of_server
 from .block_devices import read_block_devices, store_volumes
 from .placement import build_demand, check_server_quota, place
 from .server_filters import SORT_COLUMNS, build_conditions
@@ -315,6 +316,7 @@ def delete_server(ctx: Context, server_id: str) -> None:
         touch(ctx.session, server.host_id, ctx.request_id)
         return
     server.deleted_at = now()
+    fail_images_of_server(ctx.session, server, "the server was deleted", ctx.request_id)
     record_action(ctx, server, "delete", finished=server.host_id is None)
     if server.host_id is None:
         server.gone_at = server.deleted_at

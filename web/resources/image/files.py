@@ -103,7 +103,8 @@ def _return_to_queue(ctx: Context, image_id: str, upload_id: str) -> None:
         )
 
 
-def _drain(ctx: Context) -> None:
+def drain(ctx: Context) -> None:
+    """Read what is left of a refused upload, up to a limit."""
     left = DRAIN
     try:
         while left > 0 and (chunk := ctx.stream.read(CHUNK)):
@@ -115,16 +116,18 @@ def _drain(ctx: Context) -> None:
 def update_file(ctx: Context, image_id: str) -> Reply:
     """The bytes of a queued image; 409 in any other status, 415 where they are not what was declared."""
     try:
-        return _store(ctx, image_id)
+        with ctx.database.read() as session:
+            ctx.session = session
+            row = find_own(ctx, image_id, lock=False)
+        return store_upload(ctx, row)
     except Problem:
-        _drain(ctx)
+        drain(ctx)
         raise
 
 
-def _store(ctx: Context, image_id: str) -> Reply:
-    with ctx.database.read() as session:
-        ctx.session = session
-        row = find_own(ctx, image_id, lock=False)
+def store_upload(ctx: Context, row: Image) -> Reply:
+    """The request's bytes as those of a queued image; the caller has checked that they may come."""
+    image_id = row.id
     _check_request(ctx, row)
     free_abandoned(ctx, [row])
     if row.status != "queued":

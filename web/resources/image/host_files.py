@@ -19,17 +19,23 @@ from ...routes import Reply, Route
 LOG = logging.getLogger("kumo.image")
 
 
-def show_host_file(ctx: Context, host_id: str, image_id: str) -> Reply:
-    """The whole file, streamed."""
+def check_signature(ctx: Context, build, host_id: str, image_id: str) -> None:
+    """NotFound where the caller does not show what ``build`` (of `models/host_images.py`) gives for both."""
     missing = NotFound("The resource could not be found.")
     try:
-        wanted = build_signature(read_host_key(ctx.settings), host_id, image_id)
+        wanted = build(read_host_key(ctx.settings), host_id, image_id)
     except FileNotFoundError as error:
         LOG.error("%s %s", ctx.request_id, error)
         raise missing from None
     shown = ctx.headers.get(HEADER, "")
     if not hmac.compare_digest(shown.encode("utf-8", "replace"), wanted.encode()):
         raise missing
+
+
+def show_host_file(ctx: Context, host_id: str, image_id: str) -> Reply:
+    """The whole file, streamed."""
+    check_signature(ctx, build_signature, host_id, image_id)
+    missing = NotFound("The resource could not be found.")
     with ctx.database.read() as session:
         image = session.get(Image, image_id)
         known = session.get(Host, host_id) is not None and image is not None

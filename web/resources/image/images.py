@@ -8,16 +8,16 @@ reference, "Images". Next rooms: `changes.py` (PATCH), `rows.py` (who sees what)
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
-
-from ...errors import Conflict, Forbidden, OverQuota
+from ...errors import Conflict, Forbidden
 from ...fields import BOOL, UUID, field, items, nullable, one_of, text, whole
 from ...http import Context, build_log
 from ...image_cleanup import remove_unneeded
-from ...models import Image, Project, now, read_limit
+from ...image_quotas import check_image_quota
+from ...models import Image, now
 from ...paging import build_next_link, read_page
 from ...policy import ADMIN, MEMBER, READER, rule
 from ...routes import Reply, Route
+from ...server_images import forget_server_image
 from .filters import apply_filters
 from .properties import check_properties
 from .rows import OTHERS, READ_ONLY, find_image, find_own, free_abandoned, is_reserved, select_listed, view
@@ -92,16 +92,6 @@ def show(ctx: Context, image_id: str) -> Image:
     return row
 
 
-def _check_quota(ctx: Context, project_id: str) -> None:
-    ctx.session.execute(select(Project.id).where(Project.id == project_id).with_for_update())
-    limit = read_limit(ctx.session, project_id, "image")
-    used = ctx.session.scalar(
-        select(func.count()).select_from(Image).where(Image.project_id == project_id, Image.deleted_at.is_(None))
-    )
-    if limit != -1 and used >= limit:
-        raise OverQuota(f"Quota exceeded for images: {used} of {limit} are used.")
-
-
 def create(ctx: Context) -> Reply:
     """A queued image, without bytes."""
     body = ctx.body
@@ -115,7 +105,7 @@ def create(ctx: Context) -> Reply:
         ctx.policy.check(OTHERS, ctx.token.credentials(), {})
     visibility = body.get("visibility", "shared")
     check_visibility(ctx, visibility)
-    _check_quota(ctx, owner)
+    check_image_quota(ctx.session, owner)
     given = {name: body[name] for name in FIELDS if name in body and name not in ("id", "owner", "tags", "visibility")}
     row = Image(project_id=owner, visibility=visibility, properties=properties, **given)
     row.tags = sorted(set(body.get("tags", [])))
@@ -141,6 +131,8 @@ def delete(ctx: Context, image_id: str) -> Reply:
             raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
         row.status, row.deleted_at, row.upload_id = "deleted", now(), None
         session.add(build_log(ctx, "DELETE", 204))
+    with ctx.write() as session:
+        forget_server_image(session, image_id, ctx.request_id)
     remove_unneeded(ctx.database, ctx.settings.image.store_dir)
     return Reply(None, 204)
 

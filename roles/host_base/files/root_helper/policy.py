@@ -8,6 +8,7 @@ places below, and for nothing outside them. Lines of a file are `name = words`; 
     storage_dirs     of the backend file          volume_groups    of the backend lvm
     bridges          of physical networks         interfaces       NICs that may be put under them
     peers            addresses or networks of hosts that guests may move to and from
+    image_services   where guests' disks may be put as images: the cloud's own image service (http://HOST:PORT)
 """
 
 import ipaddress
@@ -17,7 +18,7 @@ import stat
 
 NAMES = (
     "commands", "sections", "state_dirs", "image_dirs", "storage_dirs", "volume_groups", "bridges", "interfaces",
-    "peers",
+    "peers", "image_services",
 )  # fmt: skip
 COMMANDS = ("apply", "check", "probe")
 STATE_DIR = "/var/lib/kumo/host"
@@ -128,6 +129,8 @@ def check_document(document: dict, allowed: dict) -> None:
     peers = [ipaddress.ip_network(text) for text in allowed["peers"]]
     for index, server in enumerate(document.get("servers") or []):
         _check_peer(server, peers, f"document.servers[{index}]")
+        if server.get("snapshot"):
+            _check_upload(server["snapshot"], allowed, f"document.servers[{index}].snapshot")
     for index, image in enumerate(document.get("images") or []):
         _check_source(image["source"], allowed, f"document.images[{index}].source")
 
@@ -175,6 +178,15 @@ def _check_peer(server: dict, peers: list, where: str) -> None:
         raise PolicyError(f"{where}.incoming.offer.port {port} is not allowed")
     if offer.get("name") is not None and not UUID.fullmatch(offer["name"]):
         raise PolicyError(f"{where}.incoming.offer.name is no migration's id")
+
+
+def _check_upload(snapshot: dict, allowed: dict, where: str) -> None:
+    """A guest's disk goes to this cloud's image service and nowhere else."""
+    check_lines(snapshot, where)
+    path = rf"/image/hosts/{UUID.pattern}/images/{UUID.pattern}"
+    bases = (base.rstrip("/") for base in allowed["image_services"])
+    if not any(re.fullmatch(re.escape(base) + path, snapshot["url"]) for base in bases):
+        raise PolicyError(f"{where}.url {snapshot['url'][:120]!r} is not allowed")
 
 
 def _check_physical(row: dict, allowed: dict, where: str) -> None:

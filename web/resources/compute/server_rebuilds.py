@@ -1,0 +1,125 @@
+"""A server rebuilt: its root disk made anew from an image, its id, ports, addresses and volumes kept.
+
+Source: Compute API reference, "Rebuild Server (rebuild Action)". What was on the disk is lost, as asked. A guest whose
+root disk is a volume is refused, in every version: no volume is imaged anew here. Next rooms: `server_requests.py`,
+`module_utils/kumo/rebuilds.py` on the host.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from ...errors import BadRequest
+from ...fields import (
+    BASE64,
+    BOOL,
+    DESCRIPTION,
+    IPV4,
+    IPV6,
+    METADATA,
+    NAME,
+    OBJECT,
+    UUID,
+    field,
+    items,
+    nullable,
+    one_of,
+    since,
+    text,
+    trim,
+    until,
+)
+from ...http import Context
+from ...models import Server
+from ...policy import MEMBER, rule
+from ...routes import Reply, Route
+from .server_hardware import read_remade_of
+from .server_images import is_volume_backed
+from .server_requests import check_metadata, check_unsupported, check_user_data, invalid, read_image, read_key
+from .server_rows import begin_operation, check_placed, find_server_to_change, mark_changed, record_action
+from .server_views import VIEW_FIELDS, Shown, read_shown, view_updated
+from .servers import FQDN, HOSTNAME
+
+FIELDS = {
+    "imageRef": field(UUID, required=True),
+    "name": field(NAME),
+    "adminPass": field(text(255), secret=True),
+    "metadata": field(METADATA),
+    "preserve_ephemeral": field(BOOL),
+    "OS-DCF:diskConfig": field(one_of("AUTO", "MANUAL")),
+    "accessIPv4": field(IPV4),
+    "accessIPv6": field(IPV6),
+    "personality": field(items(OBJECT, 255), until("2.56")),
+    "description": field(DESCRIPTION, since("2.19")),
+    "key_name": field(nullable(text(255, 1)), since("2.54")),
+    "user_data": field(nullable(BASE64), since("2.57")),
+    "trusted_image_certificates": field(nullable(items(text(255, 1), 50)), since("2.63")),
+    "hostname": field(HOSTNAME, since("2.90")),
+}
+FIELDS_2_94 = {**FIELDS, "hostname": field(FQDN)}
+
+
+def rebuild(ctx: Context, server_id: str) -> Reply:
+    """One more rebuild is wanted, from an image that fits the server's flavor; a stopped server stays stopped."""
+    body = ctx.body
+    check_unsupported(body)
+    if body.get("preserve_ephemeral"):
+        raise invalid("preserve_ephemeral", True, "Ephemeral disks are not kept by a rebuild.")
+    server = find_server_to_change(ctx, server_id, "rebuild")
+    check_placed(server)
+    if is_volume_backed(ctx, server):
+        raise BadRequest("Unable to rebuild with a different image for a volume-backed server.")
+    flavor = SimpleNamespace(ram_mb=server.flavor["ram_mb"], disk_gb=server.flavor["disk_gb"])
+    image = read_image(ctx, body["imageRef"], flavor)
+    _apply_fields(ctx, server)
+    for column, value in read_remade_of(ctx, body, server, image).items():
+        setattr(server, column, value)
+    server.image_id = image.id
+    server.rescue_image_id = None
+    server.rebuild_wanted += 1
+    begin_operation(ctx, server, "rebuild")
+    record_action(ctx, server, "rebuild")
+    mark_changed(ctx, server)
+    ctx.session.flush()
+    view = trim(VIEW_FIELDS, view_rebuilt(ctx, read_shown(ctx, [server])[0]), ctx.version)
+    if body.get("adminPass"):
+        view["adminPass"] = body["adminPass"]
+    return Reply({"server": view}, 202, {"Location": ctx.url(f"/servers/{server.id}")})
+
+
+def _apply_fields(ctx: Context, server: Server) -> None:
+    """What is said of the server itself; what is not said stays."""
+    body = ctx.body
+    for name, column in (
+        ("name", "name"), ("description", "description"), ("hostname", "hostname"), ("accessIPv4", "access_ipv4"),
+        ("accessIPv6", "access_ipv6"),
+    ):  # fmt: skip
+        if name in body:
+            setattr(server, column, body[name])
+    if "metadata" in body:
+        server.metadata_ = check_metadata(ctx, body["metadata"])
+    if "user_data" in body:
+        server.user_data = check_user_data(body["user_data"])
+    if "key_name" in body:
+        key = read_key(ctx, body["key_name"])
+        server.key_name, server.key_type, server.key_data = (
+            (key.name, key.type, key.public_key) if key else (None, None, None)
+        )
+
+
+def view_rebuilt(ctx: Context, shown: Shown) -> dict:
+    """As an update's answer, with what a rebuild may have changed of the key (since 2.54) and user data (2.57)."""
+    view = view_updated(ctx, shown)
+    if ctx.version >= (2, 54):
+        view["key_name"] = shown.server.key_name
+    if ctx.version >= (2, 57):
+        view["user_data"] = shown.server.user_data
+    return view
+
+
+PATH = "/servers/{server_id}/action"
+REBUILD = rule("compute:servers:rebuild", MEMBER)
+ROUTES = [
+    Route("POST", PATH, REBUILD, FIELDS, rebuild, None, 202, action="rebuild", until="2.93"),
+    Route("POST", PATH, REBUILD, FIELDS_2_94, rebuild, None, 202, action="rebuild", since="2.94"),
+]
