@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import jsonschema
 import pytest
 from compute_cloud import COMPUTE, add_image, boot, read_server, see_host
 from move_calls import Hosts
 from sqlalchemy import select
 
 from web.desired import build_document, read_rows
-from web.models import Host, Server, now
+from web.desired.document import SCHEMA
+from web.image_cleanup import remove_unneeded
+from web.models import Host, Image, Server, now
 from web.models.host_images import is_needed
 from web.reconcile import run
 from web.reconcile.status import ALLOWED, ANY, STATUS_OF_VM_STATE, refresh_status
@@ -103,6 +108,7 @@ def build_server(cloud, server) -> dict:
     with cloud.database.read() as session:
         host = session.scalar(select(Host))
         document = build_document(read_rows(session, host), cloud.settings, 1)
+    jsonschema.validate(document, SCHEMA)
     known = {image["id"] for image in document["images"]}
     [row] = [row for row in document["servers"] if row["id"] == server]
     assert row["image"] in known
@@ -222,6 +228,22 @@ def test_rescue(cloud, server):
     assert act(cloud, server, {"rescue": None}, user="demo").status_code == 200
     assert build_server(cloud, server)["power"] == "on"
     assert show(cloud, server) == ("SHUTOFF", "stopped", "rescuing", 4)
+
+
+def test_the_image_of_a_rescue_is_kept(cloud, server):
+    """Its bytes stay though it is deleted, for as long as a server is rescued with it."""
+    image = add_image(cloud)
+    store = Path(cloud.settings.image.store_dir)
+    store.mkdir(parents=True, exist_ok=True)
+    (store / image).write_bytes(b"bytes")
+    act(cloud, server, {"rescue": {"rescue_image_ref": image}})
+    with cloud.database.write.begin() as session:
+        row = session.get(Image, image)
+        row.status, row.deleted_at = "deleted", now()
+    see_host(cloud)
+    assert remove_unneeded(cloud.database, str(store)) == []
+    act(cloud, server, {"unrescue": None})
+    assert remove_unneeded(cloud.database, str(store)) == [image]
 
 
 def test_what_cannot_be_rescued(cloud, server):

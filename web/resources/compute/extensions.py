@@ -23,10 +23,13 @@ SERVED = {
     "os-instance-actions": "InstanceActions",
     "os-keypairs": "Keypairs",
     "os-lock-server": "LockServer",
+    "os-pause-server": "PauseServer",
     "os-quota-sets": "Quotas",
+    "os-rescue": "Rescue",
     "os-security-groups": "SecurityGroups",
     "os-services": "Services",
     "os-simple-tenant-usage": "SimpleTenantUsage",
+    "os-suspend-server": "SuspendServer",
 }
 UPDATED = "2014-12-03T00:00:00Z"
 
