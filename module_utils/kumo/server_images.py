@@ -275,6 +275,7 @@ def _copy_by_job(server_id: str, device: str, target: Path, progress) -> None:
 def _copy_file(disk: Path, target: Path, progress) -> None:
     """The disk of a guest that is off, with what lies below it, as one file."""
     total = max(1, disk.stat().st_blocks * 512)
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # nobody else's from its first byte on
     with tasks.running_child(["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", str(disk), str(target)]) as child:
         while child.poll() is None:
             time.sleep(LOOK_EVERY_S / 2)
@@ -283,7 +284,6 @@ def _copy_file(disk: Path, target: Path, progress) -> None:
         errors = child.stderr.read()[-ERROR_BYTES:].decode(errors="replace").strip()
     if child.returncode:
         raise KumoError(f"the disk could not be copied: {errors or child.returncode}")
-    os.chmod(target, 0o600)
 
 
 def send(order: dict, path: Path, progress) -> None:

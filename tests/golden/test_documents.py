@@ -27,7 +27,9 @@ from web.models import (
     SecurityGroup,
     SecurityGroupRule,
     Server,
+    ServerImage,
     Subnet,
+    host_images,
 )
 from web.settings import build_settings
 
@@ -195,11 +197,29 @@ def build_made_of() -> Rows:
     return rows
 
 
-CASES = {"made_of": build_made_of, "alone": build_alone, "routed": build_routed, "second_host": build_second_host}
+def build_asked() -> Rows:
+    """A guest that was rebuilt twice, and of whose disk an image is made, at the third attempt; not of a tombstone."""
+    rows = build_alone()
+    rows.servers[0].rebuild_wanted = 2
+    rows.server_images = {
+        uid(30): ServerImage(image_id=uid(90), server_id=uid(30), host_id=uid(1), attempt=3),
+        uid(31): ServerImage(image_id=uid(91), server_id=uid(31), host_id=uid(1), attempt=1),
+    }
+    return rows
+
+
+CASES = {
+    "alone": build_alone,
+    "routed": build_routed,
+    "second_host": build_second_host,
+    "asked": build_asked,
+    "made_of": build_made_of,
+}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_document_of_rows(name):
+def test_document_of_rows(name, monkeypatch):
+    monkeypatch.setattr(host_images, "read_host_key", lambda settings: bytes(32))
     document = build_document(CASES[name](), build_settings(), fence=3)
     jsonschema.validate(document, SCHEMA)
     path = FOLDER / f"{name}.yaml"

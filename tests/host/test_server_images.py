@@ -9,6 +9,7 @@ import http.server
 import json
 import os
 import signal
+import struct
 import subprocess
 import threading
 import uuid
@@ -132,6 +133,32 @@ def test_running_paused_and_stopped_guests_become_images(host, service, tmp_path
     console = (other.directory / "console.log").read_text()
     assert BEFORE not in console
     assert console.count(SAYING) == 2, "what the first guest wrote, and what this one did"
+
+
+def test_s05_s09_a_disk_that_looks_like_an_image_stays_bytes_and_copies_are_private(host, service, tmp_path):
+    """A qcow2 header with a backing file, written by the guest onto its own disk: nobody opens what it names."""
+    header = b"QFI\xfb" + struct.pack(">IQI", 2, 64, 11) + bytes(44) + b"/etc/shadow"
+    (tmp_path / "header").write_bytes(header.ljust(512, b"\0"))
+    boot(host)
+    host.settle(power="off", stop={"graceful": False})
+    write = ["qemu-io", "-f", "qcow2", "-c", f"write -q -s {tmp_path}/header 0 512", host.directory / "disk"]
+    subprocess.run(write, check=True)
+    for attempt, power in enumerate(("off", "on"), 1):
+        host.settle(power=power, snapshot=None)
+        image = new_id()
+        service.open.clear()
+        host.call(snapshot=service.build_order(image))
+        wait_for("it is sent", lambda: told(host, host.call())["state"] == "uploading", 30)
+        for name in ("snapshot.qcow2", "snapshot.json"):
+            seen = (host.directory / name).stat()
+            assert (seen.st_mode & 0o077, seen.st_uid) == (0, 0), (name, attempt)
+        service.open.set()
+        assert told(host, host.settle())["state"] == "uploaded"
+        check_image(tmp_path / image, tmp_path)
+        first = ["qemu-io", "-r", "-f", "qcow2", "-c", "read -v 0 80", tmp_path / image]
+        said = subprocess.run(first, check=True, capture_output=True, text=True).stdout
+        assert "51 46 49 fb" in said, "the header is what the disk holds"
+        assert "root:" not in said
 
 
 def test_what_breaks_on_the_way(host, service, tmp_path):
