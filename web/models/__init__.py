@@ -17,7 +17,8 @@ from .networks import (
     SecurityGroupRule,
     Subnet,
 )
-from .quotas import Quota, read_limit
+from .quotas import DefaultQuota, Quota, UserQuota, read_limit
+from .server_groups import ServerGroup, ServerGroupMember
 from .servers import ConsoleLog, Flavor, FlavorAccess, Keypair, Server, ServerAction, finish_actions
 from .volumes import Snapshot, Volume, VolumeAttachment, VolumeType, VolumeTypeAccess
 
@@ -29,6 +30,7 @@ __all__ = [
     "Base",
     "ConsoleLog",
     "Database",
+    "DefaultQuota",
     "Domain",
     "Flavor",
     "FlavorAccess",
@@ -55,9 +57,12 @@ __all__ = [
     "SecurityGroupRule",
     "Server",
     "ServerAction",
+    "ServerGroup",
+    "ServerGroupMember",
     "Snapshot",
     "Subnet",
     "User",
+    "UserQuota",
     "Volume",
     "VolumeAttachment",
     "VolumeType",

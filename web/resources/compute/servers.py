@@ -36,7 +36,7 @@ from ...fields import (
     whole,
 )
 from ...http import Context
-from ...models import Host, Network, Port, Server, new_uuid, now, touch
+from ...models import Host, Network, Port, Server, ServerGroupMember, new_uuid, now, touch
 from ...models.networks import COMPUTE
 from ...models.reach import touch_port
 from ...moves import follow_deletion
@@ -48,6 +48,7 @@ from ...routes import Reply, Route
 from ...scheduler import NoValidHost
 from .block_devices import read_block_devices, store_volumes
 from .placement import build_demand, check_server_quota, place
+from .scheduler_hints import OUTER, check_member_quota, read_hints
 from .server_filters import SORT_COLUMNS, build_conditions
 from .server_requests import (
     Nic,
@@ -109,11 +110,6 @@ FIELDS = {
 }
 FIELDS_2_1 = {**FIELDS, "networks": field(items(NETWORK, 32))}
 FIELDS_2_94 = {**FIELDS, "hostname": field(FQDN)}
-# Hints would place servers in groups or beside others; none is honoured yet, so none is accepted.
-OUTER = {
-    "os:scheduler_hints": field(mapping({})),
-    "OS-SCH-HNT:scheduler_hints": field(mapping({})),
-}
 UPDATE_FIELDS = {
     "name": field(NAME),
     "OS-DCF:diskConfig": field(one_of("AUTO", "MANUAL")),
@@ -165,10 +161,13 @@ def create(ctx: Context) -> Reply | dict:
     zone, forced_host = read_zone(ctx, body.get("availability_zone"))
     groups = read_groups(ctx, body.get("security_groups"))
     nics = read_nics(ctx, body.get("networks"), most)
+    hints = read_hints(ctx)
     count = check_server_quota(ctx, flavor, least, most)
+    if hints.group is not None:
+        count = check_member_quota(ctx, hints.group, least, count)
     wanted = {nic.network.id for nic in nics}
     ctx.session.execute(select(Network.id).where(Network.id.in_(wanted)).order_by(Network.id).with_for_update())
-    hosts = place(ctx, build_demand(flavor, image, zone, forced_host), count)
+    hosts = place(ctx, build_demand(flavor, image, zone, forced_host), count, hints)
     reservation_id = "r-" + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
     common = {
         "project_id": ctx.project_id,
@@ -207,6 +206,8 @@ def create(ctx: Context) -> Reply | dict:
             hostname = build_hostname(name, server_id)
         server = Server(id=server_id, name=name, hostname=hostname, launch_index=number, **common)
         _store_placed(ctx, server, host, nics, groups)
+        if hints.group is not None:
+            ctx.session.add(ServerGroupMember(server_id=server.id, group_id=hints.group.id))
         if server.host_id is not None:
             store_volumes(ctx, server, devices.volumes)
         servers.append(server)
