@@ -78,3 +78,9 @@ def read_user_limit(session: Session, project_id: str, user_id: str, resource: s
     """The user's own limit in the project; None where it has none but the project's."""
     row = session.get(UserQuota, (project_id, user_id, resource))
     return None if row is None else row.limit
+
+
+def read_limit_of_user(session: Session, project_id: str, user_id: str, resource: str) -> int:
+    """The user's own limit in the project, else the project's."""
+    own = read_user_limit(session, project_id, user_id, resource)
+    return read_limit(session, project_id, resource) if own is None else own

@@ -29,8 +29,8 @@ from ...models import (
     Port,
     SecurityGroup,
     Subnet,
-    read_limit,
 )
+from ...models.quotas import read_limit_of_user
 from ...policy import rule
 
 FORCE_HOST = rule("compute:servers:create:forced_host", "role:admin")
@@ -166,7 +166,7 @@ def check_user_data(text: str | None) -> str | None:
 
 
 def check_metadata(ctx: Context, metadata: dict) -> dict:
-    limit = read_limit(ctx.session, ctx.project_id, "metadata_items")
+    limit = read_limit_of_user(ctx.session, ctx.project_id, ctx.token.user_id, "metadata_items")
     if limit != -1 and len(metadata) > limit:
         raise OverQuota(f"Maximum number of metadata items exceeds {limit}: {len(metadata)} were given.")
     return metadata
