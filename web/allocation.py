@@ -375,3 +375,13 @@ def release_port(session: Session, port: Port, request_id: str | None = None) ->
     )
     session.delete(port)
     session.flush()
+
+
+def end_port_use(session: Session, port: Port, request_id: str | None = None) -> None:
+    """The port's server has let go of it: it is released where it was made for the server, else free for another."""
+    if port.delete_with_device:
+        release_port(session, port, request_id)
+        return
+    touch_port(session, port, request_id)
+    port.device_id, port.device_owner, port.host_id = "", "", None
+    port.device_tag = port.detached_at = port.observed_state = None

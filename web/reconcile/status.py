@@ -71,6 +71,8 @@ ALLOWED: dict[str, tuple] = {
     "remove_security_group": (("active", "stopped", "paused", "suspended"), ANY),
     "attach_volume": (("active", "stopped", "paused", "suspended", "resized"), STILL),
     "detach_volume": (("active", "stopped", "paused", "suspended", "resized"), STILL),
+    "attach_interface": (("active", "paused", "stopped"), IDLE),
+    "detach_interface": (("active", "paused", "stopped"), IDLE),
     "add_floating_ip": (("active", "stopped", "paused", "suspended"), ANY),
     "live_migrate": (("active", "paused"), IDLE),
     "migrate": (("active", "stopped"), IDLE),

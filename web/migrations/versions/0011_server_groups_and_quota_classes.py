@@ -1,4 +1,4 @@
-"""server groups with their members, default limits that admins change, limits of a project's users."""
+"""server groups with their members, default limits and limits of users, ports that leave their servers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -55,9 +55,14 @@ def upgrade():
         sa.Column("limit", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("project_id", "user_id", "resource", name=op.f("pk_user_quotas")),
     )
+    op.add_column("ports", sa.Column("device_tag", sa.String(length=255), nullable=True))
+    op.add_column("ports", sa.Column("detached_at", sa.DateTime(), nullable=True))
 
 
 def downgrade():
+    with op.batch_alter_table("ports", schema=None) as batch_op:
+        batch_op.drop_column("detached_at")
+        batch_op.drop_column("device_tag")
     op.drop_table("user_quotas")
     op.drop_table("default_quotas")
     op.drop_table("server_group_members")

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from sqlalchemy import select
 
-from ...allocation import allocate_port, release_port
+from ...allocation import allocate_port, end_port_use
 from ...errors import BadRequest
 from ...fields import (
     BASE64,
@@ -316,10 +316,7 @@ def delete_server(ctx: Context, server_id: str) -> None:
         server.gone_at = server.deleted_at
         server.operation = server.operation_deadline = None
         for port in ctx.session.scalars(select(Port).where(Port.device_id == server.id)).unique().all():
-            if port.delete_with_device:
-                release_port(ctx.session, port)
-            else:
-                port.device_id, port.device_owner, port.host_id = "", "", None
+            end_port_use(ctx.session, port, ctx.request_id)
     else:
         server.operation = "delete"
         server.operation_deadline = now() + timedelta(seconds=ctx.settings.worker.operation_timeout_s)
