@@ -10,15 +10,20 @@ from . import (
     flavor_access,
     flavor_extra_specs,
     flavors,
+    floating_ips,
     hosts,
     hypervisors,
+    images,
     instance_actions,
     instance_usage_audit_log,
     keypairs,
     limits,
     migrations,
+    networks,
     quota_class_sets,
     quota_sets,
+    removed,
+    security_groups,
     server_actions,
     server_addresses,
     server_console,
@@ -36,6 +41,7 @@ from . import (
     services,
     tenant_usage,
     versions,
+    volumes,
 )
 
 RESOURCES = [
@@ -72,6 +78,12 @@ RESOURCES = [
     instance_usage_audit_log,
     server_external_events,
     assisted_volume_snapshots,
+    floating_ips,
+    security_groups,
+    networks,
+    images,
+    volumes,
+    removed,
     extensions,
 ]
 
