@@ -8,6 +8,8 @@ import pytest
 from compute_cloud import COMPUTE, add_image, add_network, boot, find_project
 from volume_calls import Storage
 
+from web.app import create_app
+
 NETWORKING = "/networking/v2.0"
 NOBODY = "00000000-0000-4000-8000-000000000007"
 
@@ -228,8 +230,6 @@ def test_what_a_reader_may_not_do_by_older_words_either(cloud):
 
 
 def test_an_operators_policy_of_the_other_service_holds(cloud, settings):
-    from web.app import create_app
-
     with open(settings.policy.file, "w", encoding="utf-8") as stream:
         stream.write('"network:floatingips:create": "!"\n')
     strict = create_app(settings, database=cloud.database).test_client()

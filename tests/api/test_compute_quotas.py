@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from compute_cloud import COMPUTE, add_image, boot, build_server, find_project, read_server, see_host
+from compute_cloud import COMPUTE, add_image, add_network, boot, build_server, find_project, read_server, see_host
 
 CLASS = f"{COMPUTE}/os-quota-class-sets/default"
 PLAIN = {
@@ -96,6 +96,27 @@ def test_limits_of_a_user(cloud):
     assert read(cloud, own)["instances"] == 10
     boot(cloud, image)
     see_host(cloud)
+
+
+def test_fixed_addresses_are_counted(cloud):
+    """Whatever port they are on; a network's own and floating ones count elsewhere."""
+    path = f"{COMPUTE}/os-quota-sets/{find_project(cloud)}"
+    network = add_network(cloud)
+    put = {"quota_set": {"fixed_ips": 2}}
+    assert cloud.put(path, put, user="admin").json["quota_set"]["fixed_ips"] == 2
+    image = add_image(cloud)
+    boot(cloud, image, networks=[{"uuid": network}])
+    assert read(cloud, f"{path}/detail")["fixed_ips"] == {"limit": 2, "in_use": 1, "reserved": 0}
+    ports = "/networking/v2.0/ports"
+    subnet = cloud.get("/networking/v2.0/subnets").json["subnets"][0]["id"]
+    two = {"network_id": network, "fixed_ips": [{"subnet_id": subnet}, {"subnet_id": subnet}]}
+    assert cloud.post(ports, {"port": two}).status_code == 409
+    assert cloud.post(ports, {"port": {"network_id": network}}).status_code == 201
+    refused = cloud.post(f"{COMPUTE}/servers", build_server(image, networks=[{"uuid": network}]), version="2.37")
+    assert (refused.status_code, "fixed_ips" in refused.text) == (403, True)
+    assert cloud.put(path, {"quota_set": {"fixed_ips": 1}}, user="admin").status_code == 400
+    changed = {"quota_class_set": {"fixed_ips": 99}}
+    assert cloud.put(CLASS, changed, user="admin").json["quota_class_set"]["fixed_ips"] == 99
 
 
 def test_wrong_queries(cloud):

@@ -20,6 +20,7 @@ DEFAULTS = {
     "network": 100,
     "subnet": 100,
     "port": 500,
+    "fixed_ips": -1,
     "router": 10,
     "floatingip": 50,
     "security_group": 10,

@@ -18,7 +18,7 @@ from .quota_sets import INJECTED, NETWORK_NAMES, PLAIN, RESOURCES, read_defaults
 GROUPS = ("server_groups", "server_group_members")
 FIELDS = {
     **{name: QUOTA_FIELDS[name] for name in (*PLAIN, *INJECTED)},
-    **{name: field(dict(QUOTA_FIELDS[name].schema), until("2.49")) for name in NETWORK_NAMES},
+    **{name: field(dict(QUOTA_FIELDS[name].schema), until("2.49")) for name in (*NETWORK_NAMES, "fixed_ips")},
 }
 VIEW_FIELDS = {
     **{name: field({}, since("2.50")) for name in GROUPS},

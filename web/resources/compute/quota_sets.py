@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import func, select
 
+from ...allocation import count_fixed_ips
 from ...errors import BadRequest, Forbidden, NotFound
 from ...fields import BOOL, field, until, whole
 from ...http import Context
@@ -40,7 +41,10 @@ FIELDS = {
     "force": field(BOOL),
     "tenant_id": field({"type": "string", "maxLength": 255}, until("2.35")),
 }
-RESOURCES = {**{name: name for name in (*PLAIN, *INJECTED)}, **{k: v[0] for k, v in NETWORK_NAMES.items()}}
+RESOURCES = {
+    **{name: name for name in (*PLAIN, *INJECTED, "fixed_ips")},
+    **{name: resource for name, (resource, _) in NETWORK_NAMES.items()},
+}
 
 
 def _check_project(ctx: Context, project_id: str) -> None:
@@ -63,12 +67,13 @@ def _read_limits(ctx: Context, project_id: str, user_id: str | None = None) -> d
     if user_id is not None:
         own = {name: read_user_limit(ctx.session, project_id, user_id, name) for name in PLAIN}
         limits |= {name: limit for name, limit in own.items() if limit is not None}
-    return {**limits, "fixed_ips": -1}
+    return limits
 
 
 def _read_used(ctx: Context, project_id: str, user_id: str | None = None) -> dict[str, int]:
     # Key pairs are counted per user, metadata per server, members per group: a project as such uses none of them.
-    used = dict.fromkeys((*RESOURCES, "fixed_ips"), 0) | read_usage(ctx.session, project_id, user_id)
+    used = dict.fromkeys(RESOURCES, 0) | read_usage(ctx.session, project_id, user_id)
+    used["fixed_ips"] = count_fixed_ips(ctx.session, project_id)
     used["server_groups"] = count_groups(ctx.session, project_id, user_id)
     for name, (_, model) in NETWORK_NAMES.items():
         counted = select(func.count()).select_from(model).where(model.project_id == project_id)
@@ -99,18 +104,15 @@ def show_defaults(ctx: Context, project_id: str) -> dict:
 
 def read_defaults(ctx: Context) -> dict[str, int]:
     """What a project has that has no limits of its own."""
-    limits = {name: read_default_limit(ctx.session, resource) for name, resource in RESOURCES.items()}
-    return {**limits, "fixed_ips": -1}
+    return {name: read_default_limit(ctx.session, resource) for name, resource in RESOURCES.items()}
 
 
 def update(ctx: Context, project_id: str) -> dict:
     """A limit below what is used, or a user's above the project's, is refused unless forced."""
     user_id = _read_user(ctx)
     _check_project(ctx, project_id)
-    wanted = {name: limit for name, limit in ctx.body.items() if name in RESOURCES or name == "fixed_ips"}
+    wanted = {name: limit for name, limit in ctx.body.items() if name in RESOURCES}
     for name in wanted:
-        if name == "fixed_ips" and wanted[name] != -1:
-            raise _refuse(name, wanted[name], "Fixed addresses are counted as ports: set the network service's quota.")
         if user_id is not None and name not in PLAIN:
             raise _refuse(name, wanted[name], "It is counted per project: no user has a limit of its own.")
     if not ctx.body.get("force"):
@@ -121,7 +123,7 @@ def update(ctx: Context, project_id: str) -> dict:
     for name, limit in wanted.items():
         if user_id is not None:
             ctx.session.merge(UserQuota(project_id=project_id, user_id=user_id, resource=name, limit=limit))
-        elif name in RESOURCES:
+        else:
             ctx.session.merge(Quota(project_id=project_id, resource=RESOURCES[name], limit=limit))
     ctx.session.flush()
     return _read_limits(ctx, project_id, user_id)

@@ -49,7 +49,7 @@ from ...scheduler import NoValidHost
 from .block_devices import read_block_devices, store_volumes
 from .placement import build_demand, check_server_quota, place
 from .scheduler_hints import OUTER, check_member_quota, read_hints
-from .server_filters import SORT_COLUMNS, build_conditions
+from .server_filters import SORT_COLUMNS, build_conditions, build_sort_query
 from .server_requests import (
     Nic,
     build_hostname,
@@ -125,7 +125,7 @@ def _read_page(ctx: Context) -> Page:
     return read_page(
         ctx.session,
         select(Server).where(*build_conditions(ctx)),
-        ctx.query,
+        build_sort_query(ctx.query, ctx.version),
         columns=SORT_COLUMNS,
         identity=Server.id,
         default=[("created_at", "desc")],
