@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from .capacity import SIZES, build_offer, read_candidates, read_hosts
+from .errors import Conflict
 from .models import Host, Network, Port, Server
 from .moves import read_open_of_server
 from .reconcile.migration_status import is_same_host
@@ -121,6 +122,8 @@ def choose_destination(session: Session, settings, server: Server, wish: Wish, f
     Holds all hosts' rows until the transaction ends: what was found free is claimed by the move's own row.
     """
     flavor = flavor or server.flavor
+    if wish.over_network:
+        _check_no_port_leaves(session, server)
     hosts = read_hosts(session)
     source = next(host for host in hosts if host.id == server.host_id)
     networks = read_networks(session, server)
@@ -147,6 +150,14 @@ def choose_destination(session: Session, settings, server: Server, wish: Wish, f
             return own.id
         candidates = [own if one.id == own.id else one for one in candidates]
     return choose_host(candidates, demand, offer)
+
+
+def _check_no_port_leaves(session: Session, server: Server) -> None:
+    """Conflict while a port is on its way out of the guest: one host would have the NIC, the other not."""
+    leaving = select(Port.id).where(Port.device_id == server.id, Port.detached_at.is_not(None)).limit(1)
+    port = session.scalar(leaving)
+    if port is not None:
+        raise Conflict(f"Instance {server.id} is letting go of port {port}: ask again when that is over.")
 
 
 def describe(refusal: NoValidHost, wish: Wish) -> str:

@@ -69,6 +69,8 @@ def test_a_port_of_its_own_comes_and_goes(cloud, server, net):
     assert cloud.delete(f"{path(server)}/{port.id}").status_code == 202
     assert cloud.delete(f"{path(server)}/{port.id}").status_code == 202  # twice is once
     assert port.id in listed(cloud, server)  # its address is taken until the guest was seen without it
+    moved = cloud.post(f"{COMPUTE}/servers/{server}/action", {"migrate": None}, user="admin")
+    assert (moved.status_code, port.id in moved.text) == (409, True)
     assert attach(cloud, server, net_id=net, fixed_ips=[{"ip_address": "10.0.0.77"}]).status_code in (400, 409)
     see_host(cloud)
     assert len(listed(cloud, server)) == 1
