@@ -60,6 +60,22 @@ def check_quota(session: Session, project_id: str, resource: str) -> None:
         raise OverQuota(f"Quota exceeded for resources: ['{resource}'].")
 
 
+def check_fixed_ip_quota(session: Session, port: Port, more: int) -> None:
+    """OverQuota where the project may not have ``more`` addresses on ports of its own."""
+    limit = read_limit(session, port.project_id, "fixed_ips")
+    if limit == -1:
+        return
+    session.execute(select(Project.id).where(Project.id == port.project_id).with_for_update())
+    if count_fixed_ips(session, port.project_id) + more > limit:
+        raise OverQuota("Quota exceeded for resources: ['fixed_ips'].")
+
+
+def count_fixed_ips(session: Session, project_id: str) -> int:
+    """How many addresses the project's ports have, but for those of the network's own."""
+    owned = select(func.count()).select_from(Address).join(Port, Port.id == Address.port_id)
+    return session.scalar(owned.where(Port.project_id == project_id, Port.device_owner.not_like("network:%")))
+
+
 def choose_address(pools: list[dict], taken: set[int], version: int) -> str | None:
     """The lowest address of ``pools`` ([{start, end}]) that is not in ``taken`` (as numbers); None: all are."""
     kind = ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address
@@ -265,6 +281,8 @@ def allocate_addresses(session: Session, port: Port, fixed_ips: list[dict] | Non
     for gone in left:
         port.addresses.remove(gone)
     session.flush()
+    if new and port.project_id and not port.device_owner.startswith("network:"):
+        check_fixed_ip_quota(session, port, len(new))
     for subnet, address in new:
         taken = _read_taken(session, subnet)
         if address is None and _forms_own(subnet, port):
@@ -375,3 +393,13 @@ def release_port(session: Session, port: Port, request_id: str | None = None) ->
     )
     session.delete(port)
     session.flush()
+
+
+def end_port_use(session: Session, port: Port, request_id: str | None = None) -> None:
+    """The port's server has let go of it: it is released where it was made for the server, else free for another."""
+    if port.delete_with_device:
+        release_port(session, port, request_id)
+        return
+    touch_port(session, port, request_id)
+    port.device_id, port.device_owner, port.host_id = "", "", None
+    port.device_tag = port.detached_at = port.observed_state = None

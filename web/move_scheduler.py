@@ -12,11 +12,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from .capacity import SIZES, build_offer, read_candidates, read_hosts, read_local_gb
+from .errors import Conflict
 from .models import Host, Network, Port, Server
 from .models.hardware import build_hardware, is_iso
 from .moves import read_open_of_server
 from .reconcile.migration_status import is_same_host
-from .scheduler import Demand, NoValidHost, choose_host, explain
+from .scheduler import Company, Demand, NoValidHost, choose_host, explain
+from .server_groups import read_company_of
 
 BETWEEN_HOSTS = ("vxlan", "vlan", "flat")
 
@@ -123,7 +125,9 @@ def _explain(
     return reason
 
 
-def build_demand(server: Server, flavor: dict, wish: Wish, avoid: dict[str, str]) -> Demand:
+def build_demand(
+    server: Server, flavor: dict, wish: Wish, avoid: dict[str, str], company: Company | None = None
+) -> Demand:
     """The scheduler's demand for a server of that flavor on its way elsewhere."""
     return Demand(
         vcpus=flavor["vcpus"],
@@ -133,6 +137,7 @@ def build_demand(server: Server, flavor: dict, wish: Wish, avoid: dict[str, str]
         host=wish.host,
         avoid=avoid,
         enabled_only=not wish.force,
+        company=company,
     )
 
 
@@ -142,6 +147,8 @@ def choose_destination(session: Session, settings, server: Server, wish: Wish, f
     Holds all hosts' rows until the transaction ends: what was found free is claimed by the move's own row.
     """
     flavor = flavor or server.flavor
+    if wish.over_network:
+        _check_no_port_leaves(session, server)
     hosts = read_hosts(session)
     source = next(host for host in hosts if host.id == server.host_id)
     networks = read_networks(session, server)
@@ -150,7 +157,10 @@ def choose_destination(session: Session, settings, server: Server, wish: Wish, f
     if not any(is_same_host(one) for one in open_moves):
         busy.discard(server.host_id)  # it has the guest, and what an earlier move left is elsewhere
     reasons = {host.id: _explain(wish, server, source, host, networks, busy) for host in hosts}
-    demand = build_demand(server, flavor, wish, {key: reason for key, reason in reasons.items() if reason is not None})
+    # What is on a host that is off holds nobody: a group that is to be together is evacuated one by one.
+    company = read_company_of(session, server, off=() if wish.over_network else (source.id,))
+    avoid = {key: reason for key, reason in reasons.items() if reason is not None}
+    demand = build_demand(server, flavor, wish, avoid, company)
     candidates = read_candidates(session, settings, hosts)
     offer = build_offer(settings)
     if wish.same_host and wish.host is None:
@@ -161,10 +171,18 @@ def choose_destination(session: Session, settings, server: Server, wish: Wish, f
             used_vcpus=own.used_vcpus - server.flavor[SIZES["vcpus"]],
             used_memory_mb=own.used_memory_mb - server.flavor[SIZES["memory_mb"]],
         )
-        if explain(own, demand, offer) is None:
+        if explain(own, replace(demand, company=None), offer) is None:  # it is there already: no policy is broken
             return own.id
         candidates = [own if one.id == own.id else one for one in candidates]
     return choose_host(candidates, demand, offer)
+
+
+def _check_no_port_leaves(session: Session, server: Server) -> None:
+    """Conflict while a port is on its way out of the guest: one host would have the NIC, the other not."""
+    leaving = select(Port.id).where(Port.device_id == server.id, Port.detached_at.is_not(None)).limit(1)
+    port = session.scalar(leaving)
+    if port is not None:
+        raise Conflict(f"Instance {server.id} is letting go of port {port}: ask again when that is over.")
 
 
 def describe(refusal: NoValidHost, wish: Wish) -> str:

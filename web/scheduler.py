@@ -31,6 +31,18 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Company:
+    """The other members of a guest's server group: for each the ids of the hosts it counts on (two while it moves).
+
+    ``policy`` is one of the API's four, ``most`` how many members of an anti-affinity group a host may have.
+    """
+
+    policy: str
+    most: int = 1
+    places: tuple[frozenset[str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Demand:
     """What one guest needs. ``zone`` and ``host`` (a name, chosen by an admin) narrow the choice.
 
@@ -44,6 +56,7 @@ class Demand:
     host: str | None = None
     avoid: Mapping[str, str] = field(default_factory=dict)
     enabled_only: bool = False
+    company: Company | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,29 @@ def is_up(
     return failures == 0 or at - observed_at <= timedelta(seconds=3 * sweep_s)
 
 
+def explain_company(company: Company, host_id: str) -> str | None:
+    """Why the host would break the group's policy; None where it would not. Soft policies forbid no host."""
+    here = count_company(company, host_id)
+    if company.policy == "anti-affinity" and here >= company.most:
+        return f"it has {here} members of the server group already, which is anti-affinity of {company.most} per host"
+    if company.policy == "affinity" and any(place != {host_id} for place in company.places):
+        return "the server group is affinity, and its members are on another host or on their way"
+    return None
+
+
+def count_company(company: Company, host_id: str) -> int:
+    """How many of the group's other members count on the host."""
+    return sum(host_id in place for place in company.places)
+
+
+def _rank_company(company: Company | None, host_id: str) -> int:
+    """The lower the better a host suits a soft policy."""
+    if company is None or not company.policy.startswith("soft-"):
+        return 0
+    here = count_company(company, host_id)
+    return here if company.policy == "soft-anti-affinity" else -here
+
+
 def explain(candidate: Candidate, demand: Demand, offer: Offer) -> str | None:
     """Why the host cannot take the guest; None where it can."""
     if not candidate.hypervisor:
@@ -97,6 +133,9 @@ def explain(candidate: Candidate, demand: Demand, offer: Offer) -> str | None:
         return "it is down"
     if candidate.id in demand.avoid:
         return demand.avoid[candidate.id]
+    apart = None if demand.company is None else explain_company(demand.company, candidate.id)
+    if apart is not None:
+        return apart
     rooms = (
         ("vCPUs", demand.vcpus, candidate.vcpus * offer.cpu_ratio - candidate.used_vcpus),
         ("MiB of memory", demand.memory_mb, _memory_left(candidate, offer)),
@@ -115,7 +154,7 @@ def _memory_left(candidate: Candidate, offer: Offer) -> int:
 
 
 def choose_host(candidates: list[Candidate], demand: Demand, offer: Offer) -> str:
-    """The id of the host for the guest: most memory left, then fewest vCPUs used, then by name.
+    """The id of the host for the guest: as a soft group has it, most memory left, fewest vCPUs used, by name.
 
     NoValidHost with the reason for each host where none can take it.
     """
@@ -123,7 +162,12 @@ def choose_host(candidates: list[Candidate], demand: Demand, offer: Offer) -> st
     able = [candidate for candidate in candidates if reasons[candidate.name] is None]
     if not able:
         raise NoValidHost({name: reason for name, reason in reasons.items() if reason is not None})
-    best = min(able, key=lambda one: (-_memory_left(one, offer), one.used_vcpus, one.name))
+    best = min(
+        able,
+        key=lambda one: (
+            _rank_company(demand.company, one.id), -_memory_left(one, offer), one.used_vcpus, one.name,
+        ),
+    )  # fmt: skip
     return best.id
 
 

@@ -304,6 +304,9 @@ VERBS = {
 def report_servers(document: dict, observed: dict) -> dict:
     """``servers``, ``ports``, ``host`` and ``orphans`` as docs/foundation.md has them."""
     servers, moving, pending, up, coming = {}, {}, False, set(), set()
+    leaving: dict[str, list[str]] = {}
+    for port in document["ports"]:
+        leaving.setdefault(port.get("server"), []).append(port["id"])
     for row in document["servers"]:
         seen = observed[row["id"]]
         kept = seen["kept"] or {}
@@ -320,8 +323,9 @@ def report_servers(document: dict, observed: dict) -> dict:
             continue  # it is told of by the host that it is on
         if not seen["defined"]:
             continue
-        if seen["state"] in ("running", "paused"):
-            up |= {port for port in row.get("ports") or [] if names.build_tap_name(port) in observed["_taps"]}
+        if seen["state"] in ("running", "paused"):  # those that are to go out of it too, as long as they are in it
+            own = {*(row.get("ports") or []), *leaving.get(row["id"], [])}
+            up |= {port for port in own if names.build_tap_name(port) in observed["_taps"]}
         servers[row["id"]] = {
             "state": seen["state"],
             "reason": seen["reason"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
+from web.allocation import end_port_use
 from web.models import (
     ConsoleLog,
     Host,
@@ -112,6 +113,8 @@ def see_host(cloud, console: str = "") -> None:
                     log.number, log.text = server.console_wanted, console
                     server.observed_console_done = server.console_wanted
             refresh_status(server)
+        for port in session.scalars(select(Port).where(Port.detached_at.is_not(None))).unique().all():
+            end_port_use(session, port)
 
 
 def read_server(cloud, server_id: str) -> Server:

@@ -28,6 +28,7 @@ class FakeHost:
         self.before = lambda document: None  # called inside the run: what happens meanwhile
         self.peers: list[FakeHost] = []
         self.holding: set[str] = set()
+        self.clinging: set[str] = set()
         self.broken: dict[str, str] = {}
         self.disks: dict[str, str] = {}
         self.backups: dict[str, str] = {}
@@ -74,7 +75,9 @@ class FakeHost:
                 key: {**row, "console": consoles.get(key), "snapshot": self.snapshots.get(key)}
                 for key, row in self.state.items()
             },
-            "ports": {port["id"]: {"state": "active"} for port in document["ports"]},
+            "ports": {
+                port["id"]: {"state": "active"} for port in document["ports"] if port["id"] not in self._left(document)
+            },
             "routers": {router["id"]: {"state": "active"} for router in document["routers"]},
             "floating_ips": {
                 row["id"]: {"state": "active"} for router in document["routers"] for row in router["floating_ips"]
@@ -86,6 +89,11 @@ class FakeHost:
         objects = {"servers": results, "volumes": results_of_volumes}
         result = {"changed": True, "actions": [], "objects": objects, "pending": self._has_work()}
         return Outcome(ok=True, result={**result, "observed": observed})
+
+    def _left(self, document: dict) -> set[str]:
+        """Ports that are in no guest any more; a guest of ``clinging`` lets none go."""
+        kept = {port for server in document["servers"] for port in server.get("ports", ())}
+        return {p["id"] for p in document["ports"] if p["id"] not in kept and p["server"] not in self.clinging}
 
     def _has_work(self) -> bool:
         """Whether something goes on by itself here: then the host is looked at again soon."""

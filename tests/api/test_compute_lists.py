@@ -63,6 +63,8 @@ FILTERS = [
     ("locked=true", []),
     ("key_name=nope", []),
     ("sort_key=display_name&sort_dir=asc", ["web1", "web2"]),
+    ("sort_key=progress&sort_dir=asc", ["web2", "web1"]),
+    ("sort_key=progress&sort_key=display_name&sort_dir=desc&sort_dir=asc", ["web1", "web2"]),
     ("limit=1", ["web2"]),
     ("limit=0", []),
 ]
@@ -83,6 +85,8 @@ ADMIN = [
     ("all_tenants=1&deleted=true", []),
     ("all_tenants=1&status=DELETED", []),
     ("all_tenants=1&hostname=web", ["web2", "web1"]),
+    ("all_tenants=1&image_ref=nope", []),
+    ("all_tenants=1&display_description=nope", []),
 ]
 
 
@@ -115,6 +119,11 @@ WRONG = [
     ("marker=nope", 400, "2.1"),
     ("sort_key=colour", 400, "2.1"),
     ("sort_key=uuid&sort_dir=up", 400, "2.1"),
+    ("sort_key=id", 200, "2.74"),
+    ("sort_key=architecture", 200, "2.74"),
+    ("sort_key=architecture", 400, "2.75"),
+    ("sort_key=id", 400, "2.75"),
+    ("sort_key=locked", 200, "2.72"),
     ("changes-since=yesterday", 400, "2.1"),
     ("power_state=on", 400, "2.83"),
     ("locked=perhaps", 400, "2.73"),

@@ -106,6 +106,22 @@ def test_services(cloud):
     ):
         answer = cloud.put(f"{COMPUTE}/os-services/{name}", fields, user="admin", version="2.52")
         assert answer.json["service"][key] == value
+    cloud.put(f"{COMPUTE}/os-services/enable", old, user="admin", version="2.52")
+    second = f"{COMPUTE}/os-services"
+    assert cloud.delete(f"{second}/{service['id']}", user="admin", version="2.52").status_code == 404  # no number
+    assert cloud.delete(f"{second}/{service['id']}", version="2.53").status_code == 403
+    alive = boot(cloud, image)
+    refused = cloud.delete(f"{second}/{service['id']}", user="admin", version="2.53")
+    assert (refused.status_code, "hosting instances" in refused.text) == (409, True)
+    cloud.delete(f"{COMPUTE}/servers/{alive}")
+    see_host(cloud)
+    number = admin_get(cloud, "/os-services", "2.52").json["services"][0]["id"]
+    assert cloud.delete(f"{second}/{number}", user="admin", version="2.52").status_code == 204
+    assert admin_get(cloud, "/os-services").json["services"] == []
+    assert admin_get(cloud, "/os-hypervisors").json["hypervisors"] == []
+    assert cloud.get(f"{COMPUTE}/servers/{boot(cloud, image)}").json["server"]["status"] == "ERROR"
+    with cloud.database.write.begin() as session:
+        session.get(Host, service["id"]).roles = ["hypervisor"]
     assert admin_get(cloud, "/os-services?binary=nova-scheduler").json["services"] == []
     assert admin_get(cloud, "/os-services?host=nope").json["services"] == []
 

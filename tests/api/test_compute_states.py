@@ -51,6 +51,8 @@ REQUESTS = {
     "create_backup": {"createBackup": {"name": "x", "backup_type": "daily", "rotation": 1}},
     "attach_volume": ("POST", "/os-volume_attachments", VOLUME),
     "detach_volume": ("DELETE", f"/os-volume_attachments/{NOWHERE}", None),
+    "attach_interface": ("POST", "/os-interface", {"interfaceAttachment": {"net_id": NOWHERE}}),
+    "detach_interface": ("DELETE", f"/os-interface/{NOWHERE}", None),
     "update": ("PUT", "", {"server": {"name": "x"}}),
     "update_metadata": ("POST", "/metadata", {"metadata": {"a": "b"}}),
     "delete": ("DELETE", "", None),

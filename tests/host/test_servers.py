@@ -217,6 +217,8 @@ def test_ports_come_and_go_on_a_running_guest(host):
     assert verbs(host.call(ports=[host.port])) == ["redefine", "detach_port"]
     wait_for("the tap is gone", lambda: not Path("/sys/class/net", names.build_tap_name(second)).exists(), 30)
     assert verbs(host.call()) == []
+    seen = host.call()["observed"]["ports"]  # the second is still among the document's, for its firewall
+    assert {key: port["state"] for key, port in seen.items()} == {host.port: "active", second: "down"}
 
 
 def test_one_bad_server_does_not_stop_another(host):

@@ -232,6 +232,11 @@ def test_report():
         "snapshot": None,
     }
     assert report["ports"] == {P: {"state": "active"}}
+    document["servers"][0]["ports"] = []  # it is to go out, and is still in the guest
+    report = servers.report_servers(document, observed)
+    assert (report["ports"], report["servers"][S]["ports"]) == ({P: {"state": "active"}}, [])
+    observed["_taps"] = []
+    assert servers.report_servers(document, observed)["ports"] == {P: {"state": "down"}}
     assert servers.report_servers(*build(seen=NOTHING))["servers"] == {}
 
 

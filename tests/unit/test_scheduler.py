@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from web.scheduler import Candidate, Demand, NoValidHost, Offer, choose_host, explain, is_up
+from web.scheduler import Candidate, Company, Demand, NoValidHost, Offer, choose_host, explain, is_up
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 OFFER = Offer(cpu_ratio=2, memory_percent=150, disk_percent=100)
@@ -20,6 +21,12 @@ def build(name="a", **columns):
 
 
 SMALL = Demand(vcpus=1, memory_mb=100, disk_gb=1)
+
+
+def in_company(policy: str, *places: str, most: int = 1) -> Demand:
+    """SMALL, in a group whose other members are on these hosts (a letter each)."""
+    held = tuple(frozenset(f"id-{name}" for name in place) for place in places)
+    return replace(SMALL, company=Company(policy, most, held))
 
 
 @pytest.mark.parametrize(
@@ -40,6 +47,17 @@ SMALL = Demand(vcpus=1, memory_mb=100, disk_gb=1)
         (build(used_memory_mb=1401), SMALL, "MiB of memory"),
         (build(used_disk_gb=99), SMALL, None),
         (build(used_disk_gb=100), SMALL, "GiB of disk"),
+        (build(), in_company("anti-affinity", "b", "c"), None),
+        (build(), in_company("anti-affinity", "a", "b"), "anti-affinity"),
+        (build(), in_company("anti-affinity", "ab"), "anti-affinity"),  # one that moves counts on both
+        (build(), in_company("anti-affinity", "a", most=2), None),
+        (build(), in_company("anti-affinity", "a", "a", most=2), "2 members"),
+        (build(), in_company("affinity"), None),
+        (build(), in_company("affinity", "a"), None),
+        (build(), in_company("affinity", "b"), "affinity"),
+        (build(), in_company("affinity", "ab"), "on their way"),
+        (build(), in_company("soft-affinity", "b"), None),
+        (build(), in_company("soft-anti-affinity", "a"), None),
     ],
 )
 def test_explain(candidate, demand, reason):
@@ -113,3 +131,18 @@ def test_what_is_chosen_fits(rows, vcpus, memory_mb, disk_gb):
     with pytest.raises(NoValidHost) as caught:
         choose_host(candidates, demand, OFFER)
     assert set(caught.value.reasons) == {one.name for one in candidates}
+
+
+@pytest.mark.parametrize(
+    ("policy", "places", "chosen"),
+    [
+        ("soft-affinity", "b", "id-b"),
+        ("soft-affinity", "abb", "id-b"),
+        ("soft-anti-affinity", "a", "id-b"),
+        ("soft-anti-affinity", "ab", "id-a"),
+        ("affinity", "bb", "id-b"),
+    ],
+)
+def test_a_group_goes_before_room(policy, places, chosen):
+    """Host a has more room; what the group says of it comes first."""
+    assert choose_host([build("a"), build("b", used_memory_mb=500)], in_company(policy, *places), OFFER) == chosen

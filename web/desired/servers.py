@@ -103,9 +103,9 @@ def build_servers(rows: Rows, settings) -> list[dict]:
             documents.append(_build_held(server, move))
             continue
         volumes = build_attached(rows, server)
-        ports = sorted(
-            (port for port in rows.ports if port.device_id == server.id), key=lambda port: (port.device_index, port.id)
-        )
+        # One that is to go out of the guest keeps its firewall (build_ports) until it is seen gone.
+        ports = [port for port in rows.ports if port.device_id == server.id and port.detached_at is None]
+        ports.sort(key=lambda port: (port.device_index, port.id))
         console = None
         if server.console_wanted > server.observed_console_done:
             console = {"wanted": server.console_wanted, "lines": server.console_lines}

@@ -17,7 +17,8 @@ from .networks import (
     SecurityGroupRule,
     Subnet,
 )
-from .quotas import Quota, read_limit
+from .quotas import DefaultQuota, Quota, UserQuota, read_limit
+from .server_groups import ServerGroup, ServerGroupMember
 from .server_images import ServerImage
 from .servers import ConsoleLog, Flavor, FlavorAccess, Keypair, Server, ServerAction, finish_actions
 from .volumes import Snapshot, Volume, VolumeAttachment, VolumeType, VolumeTypeAccess
@@ -30,6 +31,7 @@ __all__ = [
     "Base",
     "ConsoleLog",
     "Database",
+    "DefaultQuota",
     "Domain",
     "Flavor",
     "FlavorAccess",
@@ -56,10 +58,13 @@ __all__ = [
     "SecurityGroupRule",
     "Server",
     "ServerAction",
+    "ServerGroup",
+    "ServerGroupMember",
     "ServerImage",
     "Snapshot",
     "Subnet",
     "User",
+    "UserQuota",
     "Volume",
     "VolumeAttachment",
     "VolumeType",

@@ -85,6 +85,8 @@ class Port(Standard, Base):
     device_index: Mapped[int] = mapped_column(default=0)  # order of a server's NICs
     host_id: Mapped[str | None] = mapped_column(ForeignKey("hosts.id"), index=True)
     delete_with_device: Mapped[bool] = mapped_column(default=False)  # compute made it
+    device_tag: Mapped[str | None]  # of the server's interface, as its user gave it
+    detached_at: Mapped[datetime | None]  # the tombstone of its use by a server: it is to go out of the guest
     port_security_enabled: Mapped[bool] = mapped_column(default=True)
     allowed_address_pairs: Mapped[list] = mapped_column(default=list)  # [{ip_address, mac_address}], both set
     extra_dhcp_opts: Mapped[list] = mapped_column(default=list)  # [{opt_name, opt_value, ip_version}]

@@ -20,6 +20,7 @@ DEFAULTS = {
     "network": 100,
     "subnet": 100,
     "port": 500,
+    "fixed_ips": -1,
     "router": 10,
     "floatingip": 50,
     "security_group": 10,
@@ -42,7 +43,45 @@ class Quota(Base):
     limit: Mapped[int]
 
 
+class DefaultQuota(Base):
+    """The limit of projects without one of their own, where an admin changed it (the quota class "default")."""
+
+    __tablename__ = "default_quotas"
+
+    resource: Mapped[str] = mapped_column(primary_key=True)
+    limit: Mapped[int]
+
+
+class UserQuota(Base):
+    """What one user of a project may have of the project's limit."""
+
+    __tablename__ = "user_quotas"
+
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    resource: Mapped[str] = mapped_column(primary_key=True)
+    limit: Mapped[int]
+
+
+def read_default_limit(session: Session, resource: str) -> int:
+    """The limit of ``resource`` for projects without one of their own."""
+    row = session.get(DefaultQuota, resource)
+    return DEFAULTS[resource] if row is None else row.limit
+
+
 def read_limit(session: Session, project_id: str, resource: str) -> int:
     """The limit of ``resource`` for the project; -1 where there is none."""
     row = session.get(Quota, (project_id, resource))
-    return DEFAULTS[resource] if row is None else row.limit
+    return read_default_limit(session, resource) if row is None else row.limit
+
+
+def read_user_limit(session: Session, project_id: str, user_id: str, resource: str) -> int | None:
+    """The user's own limit in the project; None where it has none but the project's."""
+    row = session.get(UserQuota, (project_id, user_id, resource))
+    return None if row is None else row.limit
+
+
+def read_limit_of_user(session: Session, project_id: str, user_id: str, resource: str) -> int:
+    """The user's own limit in the project, else the project's."""
+    own = read_user_limit(session, project_id, user_id, resource)
+    return read_limit(session, project_id, resource) if own is None else own

@@ -11,7 +11,7 @@ from datetime import timedelta
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session, selectinload
 
-from ..allocation import release_port
+from ..allocation import end_port_use
 from ..models import (
     ConsoleLog,
     FloatingIP,
@@ -27,10 +27,10 @@ from ..models import (
     now,
     touch,
 )
-from ..models.reach import touch_port
 from ..moves import follow_closed_targets
 from ..router_legs import sync_router_legs
 from .observe_attachments import end_attachments, store_attachments
+from .observe_interfaces import store_detached
 from .observe_migrations import (
     apply_move_deadlines,
     is_gone_elsewhere,
@@ -129,6 +129,7 @@ def _store_observed(session: Session, settings, host: Host, held: set[str], docu
             failures.append(0)  # what it used (bridges, chains) can go in the next run
     if left:
         sync_router_legs(session, settings, left)
+    store_detached(session, settings, host, document, result)
     _store_network(session, host, observed)
     store_attachments(session, host, document, result)
     volumes_wait_s = store_volumes(session, host, document, result)
@@ -229,11 +230,7 @@ def _store_gone(session: Session, server: Server) -> None:
         select(Port).where(Port.device_id == server.id).options(selectinload(Port.addresses))
     ).unique()
     for port in list(ports):
-        if port.delete_with_device:
-            release_port(session, port)
-        else:
-            touch_port(session, port)
-            port.device_id, port.device_owner, port.host_id, port.observed_state = "", "", None, None
+        end_port_use(session, port)
     end_attachments(session, server)
     touch(session, server.host_id)
 

@@ -93,6 +93,8 @@ ALLOWED: dict[str, tuple] = {
     # Not suspended: what is in the memory on disk cannot be changed. Not rescued: its disks are another order's.
     "attach_volume": (("active", "stopped", "paused", "resized"), STILL),
     "detach_volume": (("active", "stopped", "paused", "resized"), STILL),
+    "attach_interface": (("active", "paused", "stopped"), IDLE),
+    "detach_interface": (("active", "paused", "stopped"), IDLE),
     "add_floating_ip": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
     "live_migrate": (("active", "paused"), IDLE),
     "migrate": (("active", "stopped"), IDLE),

@@ -16,7 +16,8 @@ from sqlalchemy import func, select
 from ...errors import BadRequest, Conflict, NotFound, OverQuota
 from ...fields import HEX_ID, NAME, field, one_of, since, text
 from ...http import Context
-from ...models import Keypair, read_limit
+from ...models import Keypair
+from ...models.quotas import read_limit_of_user
 from ...paging import Page
 from ...paging import read_limit as read_page_limit
 from ...policy import ANYONE, rule
@@ -110,7 +111,7 @@ def create(ctx: Context):
     if ctx.body.get("type") == "x509":
         raise BadRequest("Invalid input for field/attribute type. Value: x509. Only ssh key pairs are offered.")
     used = ctx.session.scalar(select(func.count()).select_from(Keypair).where(Keypair.user_id == user))
-    limit = read_limit(ctx.session, ctx.project_id, "key_pairs")
+    limit = read_limit_of_user(ctx.session, ctx.project_id, user, "key_pairs")
     if limit != -1 and used >= limit:
         raise OverQuota("Quota exceeded, too many key pairs.")
     if ctx.session.execute(select(Keypair.id).where(Keypair.user_id == user, Keypair.name == name)).first():

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from ...errors import BadRequest, Forbidden
 from ...fields import field, until
 from ...http import Context
-from ...models import FloatingIP, SecurityGroup, read_limit
+from ...models import FloatingIP, SecurityGroup, ServerGroup, read_limit
 from ...policy import ANYONE, rule
 from ...routes import Route
 from .placement import read_usage
@@ -61,7 +61,7 @@ def show(ctx: Context) -> dict:
         "totalInstancesUsed": used["instances"],
         "totalCoresUsed": used["cores"],
         "totalRAMUsed": used["ram"],
-        "totalServerGroupsUsed": 0,
+        "totalServerGroupsUsed": count(ServerGroup),
         "totalSecurityGroupsUsed": count(SecurityGroup),
         "totalFloatingIpsUsed": count(FloatingIP),
     }

@@ -10,30 +10,34 @@ from dataclasses import replace
 
 from sqlalchemy import func, select
 
-from ...capacity import build_offer, read_candidates, read_open_moves
+from ...capacity import build_offer, read_candidates, read_hosts, read_open_moves
 from ...errors import OverQuota
 from ...http import Context
 from ...models import Project, Server, read_limit
+from ...models.quotas import read_user_limit
 from ...scheduler import Demand, NoValidHost, choose_host
+from ...server_groups import read_company
+from .scheduler_hints import Hints, build_avoid
 
 GIB = 1 << 30
 COUNTED = ("instances", "cores", "ram")
 
 
-def read_usage(session, project_id: str) -> dict[str, int]:
-    """{"instances", "cores", "ram" (MiB)} of the project's servers that are not gone.
+def read_usage(session, project_id: str, user_id: str | None = None) -> dict[str, int]:
+    """{"instances", "cores", "ram" (MiB)} of the project's servers that are not gone; with ``user_id`` of that user's.
 
     A server that is resized counts with the larger of its two flavors until that is over.
     """
+    mine = [Server.project_id == project_id] + ([Server.user_id == user_id] if user_id is not None else [])
     row = session.execute(
         select(
             func.count(),
             func.coalesce(func.sum(Server.flavor["vcpus"].as_integer()), 0),
             func.coalesce(func.sum(Server.flavor["ram_mb"].as_integer()), 0),
-        ).where(Server.project_id == project_id, Server.gone_at.is_(None))
+        ).where(*mine, Server.gone_at.is_(None))
     ).one()
     usage = dict(zip(COUNTED, (int(value) for value in row), strict=True))
-    for migration, server in read_open_moves(session, Server.project_id == project_id):
+    for migration, server in read_open_moves(session, *mine):
         if server.gone_at is None and migration.phase != "cleaning":
             for resource, name in (("cores", "vcpus"), ("ram", "ram_mb")):
                 larger = max(migration.old_flavor[name], migration.new_flavor[name])
@@ -48,12 +52,22 @@ def check_server_quota(ctx: Context, flavor, least: int, most: int) -> int:
     """
     project = ctx.project_id
     ctx.session.execute(select(Project.id).where(Project.id == project).with_for_update())
-    used = read_usage(ctx.session, project)
     each = {"instances": 1, "cores": flavor.vcpus, "ram": flavor.ram_mb}
+    user = ctx.token.user_id
+    limits = {name: read_limit(ctx.session, project, name) for name in COUNTED}
+    own = {name: read_user_limit(ctx.session, project, user, name) for name in COUNTED}
+    possible = _count_possible(limits, read_usage(ctx.session, project), each, least, most)
+    if any(limit is not None for limit in own.values()):
+        own = {name: -1 if limit is None else limit for name, limit in own.items()}
+        possible = _count_possible(own, read_usage(ctx.session, project, user), each, least, possible)
+    return possible
+
+
+def _count_possible(limits: dict, used: dict, each: dict, least: int, most: int) -> int:
     possible = most
     over = []
     for resource in COUNTED:
-        limit = read_limit(ctx.session, project, resource)
+        limit = limits[resource]
         if limit == -1 or not each[resource]:
             continue
         possible = min(possible, max(limit - used[resource], 0) // each[resource])
@@ -79,10 +93,13 @@ def build_demand(flavor, image, zone: str | None, host: str | None, local_gb: in
     return Demand(flavor.vcpus, flavor.ram_mb, disk_gb, zone, host)
 
 
-def place(ctx: Context, demand: Demand, count: int) -> list[str | NoValidHost]:
+def place(ctx: Context, demand: Demand, count: int, hints: Hints) -> list[str | NoValidHost]:
     """For each of ``count`` guests the id of its host, or why there is none."""
-    candidates = read_candidates(ctx.session, ctx.settings)
+    hosts = read_hosts(ctx.session)
+    candidates = read_candidates(ctx.session, ctx.settings, hosts)
     offer = build_offer(ctx.settings)
+    company = None if hints.group is None else read_company(ctx.session, hints.group)
+    demand = replace(demand, avoid=build_avoid(ctx.session, hints, hosts), company=company)
     chosen: list[str | NoValidHost] = []
     for _ in range(count):
         try:
@@ -91,6 +108,9 @@ def place(ctx: Context, demand: Demand, count: int) -> list[str | NoValidHost]:
             chosen.append(refusal)
             continue
         chosen.append(host_id)
+        if demand.company is not None:
+            places = (*demand.company.places, frozenset({host_id}))
+            demand = replace(demand, company=replace(demand.company, places=places))
         candidates = [
             replace(
                 one,

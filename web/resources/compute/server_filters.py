@@ -51,7 +51,6 @@ SORT_COLUMNS = {
     "display_name": Server.name,
     "display_description": Server.description,
     "uuid": Server.id,
-    "id": Server.id,
     "project_id": Server.project_id,
     "user_id": Server.user_id,
     "host": Server.host_id,
@@ -72,6 +71,13 @@ SORT_COLUMNS = {
     "task_state": Server.task_state,
     "vm_state": Server.vm_state,
 }
+# Sort keys of which all servers here have the same, and those that the reference knows and passes over until 2.74.
+SAME_SORT_KEYS = {"auto_disk_config", "kernel_id", "locked_by", "progress", "ramdisk_id", "root_device_name"}
+IGNORED_SORT_KEYS = {
+    "architecture", "cell_name", "cleaned", "default_ephemeral_device", "default_swap_device", "deleted", "deleted_at",
+    "disable_terminate", "ephemeral_gb", "ephemeral_key_uuid", "id", "key_data", "launched_on", "memory_mb", "os_type",
+    "reservation_id", "root_gb", "shutdown_terminate", "user_data", "vcpus", "vm_mode",
+}  # fmt: skip
 PAGING = ("limit", "marker", "sort_key", "sort_dir")
 
 
@@ -193,6 +199,7 @@ FILTERS: dict[str, tuple[Callable, str, str]] = {
     "name": (_like(Server.name), "2.1", "2.1"),
     "display_name": (_like(Server.name), "2.1", NEVER),
     "image": (_is(Server.image_id), "2.1", "2.1"),
+    "image_ref": (_is(Server.image_id), "2.1", NEVER),
     "flavor": (_is(Server.flavor_id), "2.1", "2.1"),
     "reservation_id": (_is(Server.reservation_id), "2.1", "2.1"),
     "ip": (_has_address(4), "2.1", "2.1"),
@@ -217,6 +224,7 @@ FILTERS: dict[str, tuple[Callable, str, str]] = {
     "node": (_is_on_host, "2.1", NEVER),
     "hostname": (_like(Server.hostname), "2.1", NEVER),
     "description": (_like(Server.description), "2.1", NEVER),
+    "display_description": (_like(Server.description), "2.1", NEVER),
     "launch_index": (_is_whole(Server.launch_index), "2.1", NEVER),
     "access_ip_v4": (_like(Server.access_ipv4), "2.1", NEVER),
     "access_ip_v6": (_like(Server.access_ipv6), "2.1", NEVER),
@@ -242,6 +250,21 @@ EMPTY = [
     "vcpus",
 ]
 SPECIAL = ("status", "changes-since", "changes-before", "deleted", "all_tenants", "project_id", "tenant_id")
+
+
+def build_sort_query(query, version: Version):
+    """The query without the sort keys, and their directions, that change nothing at this version."""
+    ignored = SAME_SORT_KEYS | (IGNORED_SORT_KEYS if version < (2, 75) else set())
+    ignored |= {"locked"} if version < (2, 73) else set()
+    keys, directions = query.getlist("sort_key"), query.getlist("sort_dir")
+    if not ignored & set(keys):
+        return query
+    pairs = [(name, value) for name, value in query.items(multi=True) if name not in ("sort_key", "sort_dir")]
+    for index, key in enumerate(keys):
+        if key not in ignored:
+            direction = directions[index] if index < len(directions) else (directions or ["asc"])[-1]
+            pairs += [("sort_key", key), ("sort_dir", direction)]
+    return type(query)(pairs)
 
 
 def build_conditions(ctx: Context) -> list:

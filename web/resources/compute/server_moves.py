@@ -13,6 +13,7 @@ from ...errors import BadRequest, Conflict, OverQuota
 from ...fields import BOOL, field, nullable, one_of, since, text, until
 from ...http import Context
 from ...models import Flavor, Host, Image, Migration, Server, finish_actions, read_limit
+from ...models.quotas import read_user_limit
 from ...move_scheduler import Wish, choose_destination, describe
 from ...moves import enter_phase, read_open_of_server, start_move, store_fencing
 from ...policy import ADMIN, MEMBER, rule
@@ -182,17 +183,20 @@ def _check_made_of(server: Server, flavor: Flavor) -> None:
 
 def _check_quota(ctx: Context, server: Server, flavor: Flavor) -> None:
     """OverQuota where the project has no room for what the new flavor has more."""
-    used = read_usage(ctx.session, server.project_id)
-    for resource, more in (
-        ("cores", flavor.vcpus - server.flavor["vcpus"]),
-        ("ram", flavor.ram_mb - server.flavor["ram_mb"]),
-    ):
-        limit = read_limit(ctx.session, server.project_id, resource)
-        if more > 0 and limit != -1 and used[resource] + more > limit:
-            raise OverQuota(
-                f"Quota exceeded for {resource}: Requested {more}, but already used {used[resource]} of {limit} "
-                f"{resource}"
-            )
+    project, user = server.project_id, server.user_id
+    more = {"cores": flavor.vcpus - server.flavor["vcpus"], "ram": flavor.ram_mb - server.flavor["ram_mb"]}
+    for whose in (None, user):
+        used = read_usage(ctx.session, project, whose)
+        for resource, needed in more.items():
+            if whose is None:
+                limit = read_limit(ctx.session, project, resource)
+            else:
+                limit = read_user_limit(ctx.session, project, user, resource)
+            if needed > 0 and limit not in (None, -1) and used[resource] + needed > limit:
+                raise OverQuota(
+                    f"Quota exceeded for {resource}: Requested {needed}, but already used {used[resource]} of {limit} "
+                    f"{resource}"
+                )
 
 
 def _find_resized(ctx: Context, server: Server) -> Migration:

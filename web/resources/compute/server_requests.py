@@ -29,8 +29,8 @@ from ...models import (
     Port,
     SecurityGroup,
     Subnet,
-    read_limit,
 )
+from ...models.quotas import read_limit_of_user
 from ...policy import rule
 
 FORCE_HOST = rule("compute:servers:create:forced_host", "role:admin")
@@ -168,7 +168,7 @@ def check_user_data(text: str | None) -> str | None:
 
 
 def check_metadata(ctx: Context, metadata: dict) -> dict:
-    limit = read_limit(ctx.session, ctx.project_id, "metadata_items")
+    limit = read_limit_of_user(ctx.session, ctx.project_id, ctx.token.user_id, "metadata_items")
     if limit != -1 and len(metadata) > limit:
         raise OverQuota(f"Maximum number of metadata items exceeds {limit}: {len(metadata)} were given.")
     return metadata
@@ -187,7 +187,7 @@ def read_nics(ctx: Context, wanted: object, count: int) -> list[Nic]:
     if wanted == "none":
         return []
     if wanted is None or wanted == "auto" or wanted == []:
-        return _choose_network(ctx, must=wanted == "auto")
+        return choose_network(ctx, must=wanted == "auto")
     nics: list[Nic] = []
     for index, entry in enumerate(wanted):
         where = f"networks/{index}"
@@ -196,21 +196,21 @@ def read_nics(ctx: Context, wanted: object, count: int) -> list[Nic]:
                 raise BadRequest(f"Invalid input for {where}/port: a port cannot be given to more than one server.")
             if entry.get("fixed_ip"):
                 raise BadRequest(f"Invalid input for {where}/fixed_ip: a port has its addresses already.")
-            nics.append(_read_port(ctx, entry["port"], [nic.port.id for nic in nics if nic.port]))
+            nics.append(read_port(ctx, entry["port"], [nic.port.id for nic in nics if nic.port]))
             continue
         if not entry.get("uuid"):
             raise BadRequest(f"Invalid input for {where}: a uuid (of a network) or a port is needed.")
         fixed_ip = entry.get("fixed_ip")
         if fixed_ip and count > 1:
             raise BadRequest(f"Invalid input for {where}/fixed_ip: several servers cannot have one address.")
-        network = _read_network(ctx, entry["uuid"])
+        network = read_network(ctx, entry["uuid"])
         if fixed_ip:
             _check_free(ctx, network, fixed_ip)
         nics.append(Nic(network, fixed_ip=fixed_ip))
     return nics
 
 
-def _choose_network(ctx: Context, must: bool) -> list[Nic]:
+def choose_network(ctx: Context, must: bool) -> list[Nic]:
     """The only network that the project has or shares; several are a Conflict."""
     found = ctx.session.scalars(
         select(Network)
@@ -228,7 +228,7 @@ def _choose_network(ctx: Context, must: bool) -> list[Nic]:
     return [Nic(network) for network in found]
 
 
-def _read_network(ctx: Context, network_id: str) -> Network:
+def read_network(ctx: Context, network_id: str) -> Network:
     network = ctx.session.get(Network, network_id)
     usable = network is not None and (network.project_id == ctx.project_id or network.shared or network.external)
     if network is None or not (usable or ctx.is_admin):
@@ -247,7 +247,7 @@ def _check_free(ctx: Context, network: Network, address: str) -> None:
         raise BadRequest(f"Fixed IP address {address} is already in use on network {network.id}.")
 
 
-def _read_port(ctx: Context, port_id: str, given: list[str]) -> Nic:
+def read_port(ctx: Context, port_id: str, given: list[str]) -> Nic:
     port = ctx.session.get(Port, port_id)
     if port is None or (port.project_id != ctx.project_id and not ctx.is_admin):
         raise BadRequest(f"Port id {port_id} could not be found.")

@@ -31,6 +31,7 @@ from ...models import (
 from ...models.hardware import read_devices
 from ...policy import rule
 from ...scheduler import is_up
+from ...server_groups import read_group_ids
 
 EXTENDED = rule("compute:servers:show:extended", "role:admin")
 PROGRESSING = ("ACTIVE", "BUILD")
@@ -78,6 +79,7 @@ class Shown:
     extended: bool
     host_up: bool = False
     volumes: list[dict] = field(default_factory=list)
+    group_id: str | None = None  # the server group
 
 
 def show_time(at: datetime | None) -> str | None:
@@ -160,11 +162,12 @@ def read_volumes(session, server_ids: list[str]) -> dict[str, list[dict]]:
 
 
 def read_shown(ctx: Context, servers: list[Server]) -> list[Shown]:
-    """The servers with all that their views need, in five queries."""
+    """The servers with all that their views need, in six queries."""
     ids = [server.id for server in servers]
     nics = read_nics(ctx.session, ids)
     groups = read_group_names(ctx.session, ids)
     volumes = read_volumes(ctx.session, ids)
+    server_groups = read_group_ids(ctx.session, ids)
     host_ids = {server.host_id for server in servers if server.host_id}
     hosts = {host.id: host for host in ctx.session.scalars(select(Host).where(Host.id.in_(host_ids)))}
     extended = ctx.allows(EXTENDED)
@@ -179,6 +182,7 @@ def read_shown(ctx: Context, servers: list[Server]) -> list[Shown]:
             extended,
             up.get(server.host_id, False),
             volumes.get(server.id, []),
+            server_groups.get(server.id),
         )
         for server in servers
     ]
@@ -281,7 +285,7 @@ def view_basic(ctx: Context, shown: Shown) -> dict:
         "description": server.description,
         "tags": sorted(server.tags),
         "trusted_image_certificates": None,
-        "server_groups": [],
+        "server_groups": [shown.group_id] if shown.group_id else [],
     }
     if server.image_id:
         view["image"] = {"id": server.image_id, "links": [build_bookmark(ctx, "images", server.image_id)]}

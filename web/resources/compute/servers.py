@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from sqlalchemy import select
 
-from ...allocation import allocate_port, release_port
+from ...allocation import allocate_port, end_port_use
 from ...errors import BadRequest
 from ...fields import (
     BASE64,
@@ -36,7 +36,7 @@ from ...fields import (
     whole,
 )
 from ...http import Context
-from ...models import Host, Network, Port, Server, new_uuid, now, touch
+from ...models import Host, Network, Port, Server, ServerGroupMember, new_uuid, now, touch
 from ...models.networks import COMPUTE
 from ...models.reach import touch_port
 from ...moves import follow_deletion
@@ -49,7 +49,8 @@ from ...scheduler import NoValidHost
 from ...server_images import fail_images_of_server
 from .block_devices import read_block_devices, store_volumes
 from .placement import build_demand, check_server_quota, place
-from .server_filters import SORT_COLUMNS, build_conditions
+from .scheduler_hints import OUTER, check_member_quota, read_hints
+from .server_filters import SORT_COLUMNS, build_conditions, build_sort_query
 from .server_hardware import read_made_of
 from .server_requests import (
     Nic,
@@ -111,11 +112,6 @@ FIELDS = {
 }
 FIELDS_2_1 = {**FIELDS, "networks": field(items(NETWORK, 32))}
 FIELDS_2_94 = {**FIELDS, "hostname": field(FQDN)}
-# Hints would place servers in groups or beside others; none is honoured yet, so none is accepted.
-OUTER = {
-    "os:scheduler_hints": field(mapping({})),
-    "OS-SCH-HNT:scheduler_hints": field(mapping({})),
-}
 UPDATE_FIELDS = {
     "name": field(NAME),
     "OS-DCF:diskConfig": field(one_of("AUTO", "MANUAL")),
@@ -131,7 +127,7 @@ def _read_page(ctx: Context) -> Page:
     return read_page(
         ctx.session,
         select(Server).where(*build_conditions(ctx)),
-        ctx.query,
+        build_sort_query(ctx.query, ctx.version),
         columns=SORT_COLUMNS,
         identity=Server.id,
         default=[("created_at", "desc")],
@@ -168,10 +164,14 @@ def create(ctx: Context) -> Reply | dict:
     zone, forced_host = read_zone(ctx, body.get("availability_zone"))
     groups = read_groups(ctx, body.get("security_groups"))
     nics = read_nics(ctx, body.get("networks"), most)
+    hints = read_hints(ctx)
     count = check_server_quota(ctx, flavor, least, most)
+    if hints.group is not None:
+        count = check_member_quota(ctx, hints.group, least, count)
     wanted = {nic.network.id for nic in nics}
     ctx.session.execute(select(Network.id).where(Network.id.in_(wanted)).order_by(Network.id).with_for_update())
-    hosts = place(ctx, build_demand(flavor, image, zone, forced_host, made_of["disks"].get("gb", 0)), count)
+    demand = build_demand(flavor, image, zone, forced_host, made_of["disks"].get("gb", 0))
+    hosts = place(ctx, demand, count, hints)
     reservation_id = "r-" + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
     common = {
         "project_id": ctx.project_id,
@@ -211,6 +211,8 @@ def create(ctx: Context) -> Reply | dict:
             hostname = build_hostname(name, server_id)
         server = Server(id=server_id, name=name, hostname=hostname, launch_index=number, **common)
         _store_placed(ctx, server, host, nics, groups)
+        if hints.group is not None:
+            ctx.session.add(ServerGroupMember(server_id=server.id, group_id=hints.group.id))
         if server.host_id is not None:
             store_volumes(ctx, server, devices.volumes)
         servers.append(server)
@@ -322,10 +324,7 @@ def delete_server(ctx: Context, server_id: str) -> None:
         server.gone_at = server.deleted_at
         server.operation = server.operation_deadline = None
         for port in ctx.session.scalars(select(Port).where(Port.device_id == server.id)).unique().all():
-            if port.delete_with_device:
-                release_port(ctx.session, port)
-            else:
-                port.device_id, port.device_owner, port.host_id = "", "", None
+            end_port_use(ctx.session, port, ctx.request_id)
     else:
         server.operation = "delete"
         server.operation_deadline = now() + timedelta(seconds=ctx.settings.worker.operation_timeout_s)

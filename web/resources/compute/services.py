@@ -6,14 +6,15 @@ own go on.
 
 from __future__ import annotations
 
+from sqlalchemy import delete as sql_delete
 from sqlalchemy import select
 
 from ...capacity import read_hosts
-from ...errors import BadRequest, NotFound
+from ...errors import BadRequest, Conflict, NotFound
 from ...fields import BOOL, field, one_of, since, text
 from ...http import Context
-from ...models import Host, now, touch
-from ...moves import fence_host
+from ...models import AggregateHost, Host, Server, now, touch
+from ...moves import fence_host, read_open_of_host
 from ...policy import ADMIN, rule
 from ...routes import Route
 from ...scheduler import is_up
@@ -99,6 +100,25 @@ def force_down(ctx: Context) -> dict:
     return {**ctx.body, "forced_down": host.forced_down}
 
 
+def delete(ctx: Context, service_id: str) -> None:
+    """The host runs guests no more, and is in no aggregate. Its row stays: what it did is told by it."""
+    hosts = [host for host in read_hosts(ctx.session) if "hypervisor" in host.roles]
+    by_number = ctx.version < (2, 53)
+    host = next((one for one in hosts if service_id == (str(build_number(one)) if by_number else one.id)), None)
+    if host is None:
+        raise NotFound(f"Service {service_id[:255]} not found.")
+    guests = select(Server.id).where(Server.host_id == host.id, Server.gone_at.is_(None)).limit(1)
+    if ctx.session.scalar(guests) is not None:
+        raise Conflict(
+            "Unable to delete compute service that is hosting instances. Migrate or delete the instances first."
+        )
+    if read_open_of_host(ctx.session, host.id):
+        raise Conflict("Unable to delete compute service that has in-progress migrations.")
+    host.roles = [role for role in host.roles if role != "hypervisor"]
+    ctx.session.execute(sql_delete(AggregateHost).where(AggregateHost.host_id == host.id))
+    touch(ctx.session, host.id, ctx.request_id)
+
+
 def view(ctx: Context, host: Host) -> dict:
     up = is_up(host.observed_at, host.forced_down, now(), ctx.settings.worker.sweep_s)
     return {
@@ -120,6 +140,7 @@ def view_changed(ctx: Context, changed: dict) -> dict:
 
 LIST = rule("compute:services:index", ADMIN)
 UPDATE = rule("compute:services:update", ADMIN)
+DELETE = rule("compute:services:delete", ADMIN)
 PATH = "/os-services"
 
 
@@ -139,6 +160,7 @@ def _put(name: str, fields: dict, handler, since_version: str = "2.1") -> Route:
 
 ROUTES = [
     Route("GET", PATH, LIST, None, index, view, reply_key="services", view_fields=VIEW_FIELDS),
+    Route("DELETE", PATH + "/{service_id}", DELETE, None, delete, None, 204),
     _put("enable", HOST, enable),
     _put("disable", HOST, disable),
     _put("disable-log-reason", REASON_FIELDS, disable),

@@ -10,7 +10,7 @@ from ...errors import BadRequest, NotFound
 from ...fields import BOOL, field, whole
 from ...http import Context
 from ...models import Quota, read_limit
-from ...models.quotas import DEFAULTS
+from ...models.quotas import read_default_limit
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Route
 
@@ -42,7 +42,7 @@ def show(ctx: Context, project_id: str) -> dict:
 
 def show_default(ctx: Context, project_id: str) -> dict:
     _check_project(ctx, project_id)
-    return {name: DEFAULTS[name] for name in COUNTED}
+    return {name: read_default_limit(ctx.session, name) for name in COUNTED}
 
 
 def show_details(ctx: Context, project_id: str) -> dict:
