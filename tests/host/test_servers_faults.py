@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 from fault_lab import FAULTY, PYTHON, build_request, build_steps, check_hit, find_differences
-from libvirt_lab import GUEST_IMAGE, Host, virsh
+from libvirt_lab import GUEST_IMAGE, IMAGE, Host, virsh
 
 SECTIONS = ("images", "servers")
+RESCUE = IMAGE  # its own: what it boots is not looked at here
 ABSENT, OFF, CUT = {"wanted": "absent"}, {"power": "off"}, {"stop": {"graceful": False}}
 # name: (the server's fields before, those after); the guest needs no system for any of it.
 WORKFLOWS = {
@@ -25,6 +26,10 @@ WORKFLOWS = {
     "stop": ({}, {**OFF, **CUT}),
     "start": ({**OFF, **CUT}, {"start": {"wanted": 1}}),
     "reboot": ({}, {"reboot": {"wanted": 1, "type": "HARD"}}),
+    "suspend": ({}, {"power": "suspended"}),
+    "rescue": (CUT, {**CUT, "rescue": {"image": RESCUE}}),
+    "unrescue": ({**CUT, "rescue": {"image": RESCUE}}, CUT),
+    "delete while suspended": ({"power": "suspended"}, ABSENT),
     "delete while off": ({**OFF, **CUT}, ABSENT),
 }
 
@@ -45,6 +50,7 @@ def read_all(host) -> dict:
     kept = json.loads(state.read_text()) if state.exists() else {}
     return {
         "state": host.state(),
+        "saved": "Managed save: yes" in " ".join(virsh("dominfo", host.name).stdout.split()),
         "xml": virsh("dumpxml", "--inactive", host.name).stdout,
         "files": [str(path.relative_to(host.state_dir)) for path in files],
         "kept": {name: value for name, value in kept.items() if name not in ("reboot_done", "start_done")},
