@@ -42,7 +42,7 @@ def remove_state(directory: Path) -> None:
     servers = directory / "servers"
     for name in os.listdir(servers) if servers.is_dir() else []:
         virsh("destroy", f"kumo-{name}")
-        virsh("undefine", f"kumo-{name}")
+        virsh("undefine", "--managed-save", f"kumo-{name}")
     shutil.rmtree(directory, ignore_errors=True)
 
 

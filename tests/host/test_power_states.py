@@ -5,6 +5,7 @@ Every assertion looks with virsh, a file, or the guest's own console.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 import uuid
@@ -77,15 +78,36 @@ class Terminal:
         return max(self.list_counts(), default=0)
 
 
+def build_rescue_disk() -> bytes:
+    """A disk whose boot sector says RESCUED on the serial port.
+
+    Two file systems of one label would leave open which of them the guest took for its root; this does not.
+    """
+    said = b"\r\nRESCUED\r\n"
+    start = bytes.fromhex("fa fc 31c0 8ed8")  # segments are 0
+    out = bytes.fromhex("baf803 ac ee e2fc f4 ebfd")  # cx bytes at si to port 3f8, then halt
+    at = 0x7C00 + len(start) + 6 + len(out)
+    code = start + b"\xbe" + at.to_bytes(2, "little") + b"\xb9" + len(said).to_bytes(2, "little") + out
+    return (code + said).ljust(510, b"\0") + b"\x55\xaa" + bytes((1 << 20) - 512)
+
+
+def add_rescue_image(host) -> str:
+    image, path = str(uuid.uuid4()), host.state_dir / "rescue.raw"
+    path.write_bytes(build_rescue_disk())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    row = {"id": image, "checksum": f"sha256:{digest}", "size": 1 << 20, "disk_format": "raw"}
+    host.document["images"].append({**row, "source": {"path": str(path)}})
+    return image
+
+
 def is_saved(host) -> bool:
     shown = virsh("dominfo", host.name).stdout
     return bool(re.search(r"Managed save:\s+yes", shown)) and (SAVED / f"{host.name}.save").exists()
 
 
 def test_a_guest_stands_still_goes_on_and_is_rescued(host):
-    """Three boots: a counter that pause and suspend hold up, then a rescue and the way back."""
-    image = str(uuid.uuid4())
-    host.document["images"].append({**host.document["images"][0], "id": image})
+    """A counter that pause and suspend hold up; then a rescue, and the way back to what was written before."""
+    image = add_rescue_image(host)
     host.call()
     terminal = Terminal(host)
     terminal.log_in(0)
@@ -153,12 +175,7 @@ def _rescue(host, terminal, image):
     assert verbs(host.call()) == []
     disks = re.findall(r"(vd\w)\s+(\S+)", virsh("domblklist", host.name).stdout)
     assert disks == [("vda", str(host.directory / "disk.rescue")), ("vdb", str(host.directory / "disk"))]
-    terminal.log_in(since)
-    shown = terminal.run("cat /proc/mounts; cat /proc/partitions; ls /home/cirros")
-    assert "vdb" in shown
-    root = re.search(r"/dev/(vd[ab])\d* / ", shown)
-    other = {"vda": "vdb", "vdb": "vda"}[root[1]] if root else "vdb"
-    print("ROOT", root and root[0], other, shown[-400:])
+    terminal.expect("RESCUED", since, BOOT_S)
     since = len(terminal.read())
     assert verbs(host.call(rescue=None, start={"wanted": 4})) == ["unrescue", "start"]
     assert verbs(host.call()) == []
@@ -186,8 +203,7 @@ def _forget(host):
 
 def test_delete_leaves_nothing(host):
     """From each of these states, whatever it is in: no domain, no saved memory, no file."""
-    image = str(uuid.uuid4())
-    host.document["images"].append({**host.document["images"][0], "id": image})
+    image = add_rescue_image(host)
     base = dict(host.server)
     for changes in (
         {"power": "paused"},

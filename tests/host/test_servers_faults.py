@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 from fault_lab import FAULTY, PYTHON, build_request, build_steps, check_hit, find_differences
-from libvirt_lab import GUEST_IMAGE, Host, virsh
+from libvirt_lab import GUEST_IMAGE, IMAGE, Host, virsh
 
 SECTIONS = ("images", "servers")
+RESCUE = IMAGE  # its own: what it boots is not looked at here
 ABSENT, OFF, CUT = {"wanted": "absent"}, {"power": "off"}, {"stop": {"graceful": False}}
 # name: (the server's fields before, those after); the guest needs no system for any of it.
 WORKFLOWS = {
@@ -27,6 +28,10 @@ WORKFLOWS = {
     "reboot": ({}, {"reboot": {"wanted": 1, "type": "HARD"}}),
     "rebuild": ({}, {"rebuild": {"wanted": 1}}),
     "rebuild while off": ({**OFF, **CUT}, {**OFF, **CUT, "rebuild": {"wanted": 1}}),
+    "suspend": ({}, {"power": "suspended"}),
+    "rescue": (CUT, {**CUT, "rescue": {"image": RESCUE}}),
+    "unrescue": ({**CUT, "rescue": {"image": RESCUE}}, CUT),
+    "delete while suspended": ({"power": "suspended"}, ABSENT),
     "delete while off": ({**OFF, **CUT}, ABSENT),
 }
 
@@ -47,6 +52,7 @@ def read_all(host) -> dict:
     kept = json.loads(state.read_text()) if state.exists() else {}
     return {
         "state": host.state(),
+        "saved": "Managed save: yes" in " ".join(virsh("dominfo", host.name).stdout.split()),
         "xml": virsh("dumpxml", "--inactive", host.name).stdout,
         "files": [str(path.relative_to(host.state_dir)) for path in files],
         "kept": {name: value for name, value in kept.items() if not name.endswith("_done")},
