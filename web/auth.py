@@ -22,8 +22,8 @@ from sqlalchemy import bindparam, exists, or_, select
 from sqlalchemy.orm import Session
 
 from .errors import Unauthorized
-from .models import Assignment, Domain, Project, RevokedToken, Role, User
-from .policy import expand_roles
+from .grants import read_roles
+from .models import Domain, Project, RevokedToken, User
 
 REFUSED = "The request you have made requires authentication."
 
@@ -111,18 +111,10 @@ def build_audit_id() -> str:
     return secrets.token_urlsafe(16)
 
 
-# Every request reads these two: written once, on tables and not on classes, which cost several times as much.
-_users, _projects, _roles, _assignments = User.__table__, Project.__table__, Role.__table__, Assignment.__table__
+# Every request reads this: written once, on tables and not on classes, which cost several times as much.
+_users, _projects = User.__table__, Project.__table__
 _user_domains, _project_domains = Domain.__table__.alias(), Domain.__table__.alias()
 _revoked = RevokedToken.__table__.c.audit_id
-_READ_ROLES = select(_roles.c.id, _roles.c.name, _assignments.c.role_id).outerjoin_from(
-    _roles,
-    _assignments,
-    (_assignments.c.role_id == _roles.c.id)
-    & (_assignments.c.user_id == bindparam("user"))
-    & (_assignments.c.target_kind == bindparam("kind"))
-    & (_assignments.c.target_id == bindparam("target")),
-).order_by(_roles.c.name)  # fmt: skip
 _READ_USER = (
     select(
         _users.c.name,
@@ -131,12 +123,15 @@ _READ_USER = (
         _user_domains.c.id.label("domain_id"),
         _user_domains.c.name.label("domain_name"),
         _user_domains.c.enabled.label("domain_enabled"),
+        _user_domains.c.tokens_valid_after.label("domain_valid_after"),
         _projects.c.id.label("project_id"),
         _projects.c.name.label("project_name"),
         _projects.c.enabled.label("project_enabled"),
+        _projects.c.tokens_valid_after.label("project_valid_after"),
         _project_domains.c.id.label("target_domain_id"),
         _project_domains.c.name.label("target_domain_name"),
         _project_domains.c.enabled.label("target_domain_enabled"),
+        _project_domains.c.tokens_valid_after.label("target_domain_valid_after"),
         exists().where(_revoked.in_((bindparam("audit"), bindparam("parent_audit")))).label("revoked"),
     )
     .join_from(_users, _user_domains, _user_domains.c.id == _users.c.domain_id)
@@ -147,13 +142,6 @@ _READ_USER = (
     )
     .where(_users.c.id == bindparam("user"))
 )
-
-
-def read_roles(session: Session, user_id: str, scope: str, target: str) -> tuple[tuple[str, str], ...]:
-    """(id, name) of the user's roles on the target, with the implied ones, sorted by name."""
-    rows = session.execute(_READ_ROLES, {"user": user_id, "kind": scope, "target": target}).all()
-    names = set(expand_roles(row.name for row in rows if row.role_id is not None))
-    return tuple(dict.fromkeys((row.id, row.name) for row in rows if row.name in names))
 
 
 def read_token(session: Session, keys: TokenKeys, text: str) -> Token:
@@ -183,6 +171,9 @@ def build_token(session, user_id, scope, target, methods, issued_at, expires_at,
     if scope == "project" and not row.project_enabled:
         raise Unauthorized(REFUSED)
     if scope in ("project", "domain") and not row.target_domain_enabled:
+        raise Unauthorized(REFUSED)
+    ends = (row.domain_valid_after, row.project_valid_after, row.target_domain_valid_after)
+    if any(end is not None and issued_at < end for end in ends):
         raise Unauthorized(REFUSED)
     target_domain = (row.target_domain_id, row.target_domain_name)
     roles = read_roles(session, user_id, scope, target) if scope else ()

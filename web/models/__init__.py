@@ -3,7 +3,18 @@
 from .base import Base, Database, is_gone, new_hex_id, new_uuid, now
 from .hosts import Aggregate, AggregateHost, Host, HostRequest, RequestLog, Run, mark_due, touch
 from .idempotency import IdempotentAnswer
-from .identity import Assignment, Domain, LoginFailure, Project, RevokedToken, Role, User
+from .identity import (
+    Assignment,
+    Domain,
+    Group,
+    Implication,
+    LoginFailure,
+    Membership,
+    Project,
+    RevokedToken,
+    Role,
+    User,
+)
 from .images import Image, ImageMember
 from .migrations import Migration
 from .networks import (
@@ -33,13 +44,16 @@ __all__ = [
     "Flavor",
     "FlavorAccess",
     "FloatingIP",
+    "Group",
     "Host",
     "HostRequest",
     "IdempotentAnswer",
     "Image",
     "ImageMember",
+    "Implication",
     "Keypair",
     "LoginFailure",
+    "Membership",
     "Migration",
     "Network",
     "Port",

@@ -1,9 +1,39 @@
 """The Identity API (/v3): its resources, in one table."""
 
 from ...routes import Service
-from . import assignments, catalog, domains, passwords, projects, roles, scopes, tokens, users, versions
+from . import (
+    assignments,
+    catalog,
+    domain_contents,
+    domains,
+    groups,
+    passwords,
+    projects,
+    role_assignments,
+    role_inferences,
+    roles,
+    scopes,
+    tokens,
+    users,
+    versions,
+)
 
-RESOURCES = [versions, tokens, catalog, scopes, domains, projects, users, passwords, roles, assignments]
+RESOURCES = [
+    versions,
+    tokens,
+    catalog,
+    scopes,
+    domains,
+    domain_contents,
+    projects,
+    users,
+    passwords,
+    groups,
+    roles,
+    role_inferences,
+    assignments,
+    role_assignments,
+]
 
 SERVICE = Service(
     name="identity",

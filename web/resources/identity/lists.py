@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import quote
 
+from sqlalchemy import Select, func
+
 from ...errors import BadRequest
 from ...fields import FALSE, TRUE
 from ...http import Context
@@ -34,6 +36,28 @@ def build_list(ctx: Context, key: str, rows: Page | list, view: Callable | None 
         body["truncated"] = True
         body[f"{key}_links"] = [{"rel": "next", "href": link}]
     return Reply(body)
+
+
+_WAYS = {  # what stands behind two underscores in a filter's name; nothing that gives % or _ a meaning
+    "": lambda column, value: column == value,
+    "contains": lambda column, value: func.replace(column, value, "") != column,
+    "startswith": lambda column, value: func.substr(column, 1, len(value)) == value,
+    "endswith": lambda column, value: func.substr(column, func.length(column) - len(value) + 1) == value,
+    "icontains": lambda column, value: func.replace(func.lower(column), value.lower(), "") != func.lower(column),
+    "istartswith": lambda column, value: func.lower(func.substr(column, 1, len(value))) == value.lower(),
+    "iendswith": lambda column, value: (
+        func.lower(func.substr(column, func.length(column) - len(value) + 1)) == value.lower()
+    ),
+}
+
+
+def filter_texts(ctx: Context, statement: Select, columns: dict) -> Select:
+    """The statement with the query's filters by these columns: `name`, `name__contains`, `name__istartswith` …"""
+    for key in ctx.query:
+        name, _, way = key.partition("__")
+        if name in columns and way in _WAYS and (ctx.query[key] or not way):
+            statement = statement.where(_WAYS[way](columns[name], ctx.query[key]))
+    return statement
 
 
 def read_flag(ctx: Context, name: str) -> bool | None:

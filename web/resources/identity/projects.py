@@ -13,6 +13,7 @@ from sqlalchemy import update as sql_update
 
 from ...errors import BadRequest, Conflict, Forbidden, NotFound
 from ...fields import BOOL, HEX_ID, NAME, OBJECT, field, items, nullable, text
+from ...grants import read_roles, select_below
 from ...http import Context
 from ...models import (
     Assignment,
@@ -27,12 +28,13 @@ from ...models import (
     Server,
     ServerAction,
     User,
+    now,
 )
 from ...paging import read_page
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
 from .domains import choose_domain_id, find_domain
-from .lists import build_link, build_list, read_flag
+from .lists import build_link, build_list, filter_texts, read_flag
 
 TAG = {**text(255, 1), "pattern": r"^[^,/]*$"}
 _COMMON = {
@@ -75,9 +77,7 @@ def _check_name(ctx: Context, name: str, domain_id: str, but: str = "") -> None:
 
 def index(ctx: Context) -> Reply:
     statement = select(Project)
-    for name, column in (("name", Project.name), ("domain_id", Project.domain_id)):
-        if ctx.query.get(name) is not None:
-            statement = statement.where(column == ctx.query[name])
+    statement = filter_texts(ctx, statement, {"name": Project.name, "domain_id": Project.domain_id})
     if (parent := ctx.query.get("parent_id")) is not None:
         top = Project.parent_id.is_(None) & (Project.domain_id == parent)
         statement = statement.where((Project.parent_id == parent) | top)
@@ -99,14 +99,8 @@ def index(ctx: Context) -> Reply:
 
 def show(ctx: Context, project_id: str) -> Project:
     """Any project for admins; for others one they have a role on (403 otherwise, whether it exists or not)."""
-    if not ctx.allows(READ):
-        held = select(Assignment.id).where(
-            Assignment.user_id == ctx.token.user_id,
-            Assignment.target_kind == "project",
-            Assignment.target_id == project_id,
-        )
-        if ctx.session.scalar(held) is None:
-            raise Forbidden(f"Policy doesn't allow {READ} to be performed.")
+    if not ctx.allows(READ) and not read_roles(ctx.session, ctx.token.user_id, "project", project_id):
+        raise Forbidden(f"Policy doesn't allow {READ} to be performed.")
     return find_project(ctx.session, project_id)
 
 
@@ -120,6 +114,8 @@ def create(ctx: Context) -> Project:
         domain_id = body.get("domain_id") or row.domain_id
         if domain_id != row.domain_id:
             raise BadRequest("Invalid input for field/attribute parent_id: the parent is in another domain")
+        if not row.enabled:
+            raise Forbidden(f"Cannot create a project in a branch where {row.id} is disabled.")
     else:
         domain_id = choose_domain_id(ctx, body.get("domain_id") or parent)
         if parent not in (None, domain_id):
@@ -152,11 +148,24 @@ def update(ctx: Context, project_id: str) -> Project:
     if "description" in ctx.body:
         row.description = ctx.body["description"] or ""
     if "enabled" in ctx.body:
+        _check_enabled(ctx, row, ctx.body["enabled"])
         row.enabled = ctx.body["enabled"]
+        if not row.enabled:
+            row.tokens_valid_after = now()
     if "tags" in ctx.body:
         row.tags = sorted(ctx.body["tags"])
     ctx.session.flush()
     return row
+
+
+def _check_enabled(ctx: Context, row: Project, wanted: bool) -> None:
+    """Nothing below a disabled project is enabled: from the top down one enables, from the bottom up one disables."""
+    if wanted and row.parent_id and not find_project(ctx.session, row.parent_id).enabled:
+        raise Forbidden(f"Cannot enable project {row.id} since its parent {row.parent_id} is disabled.")
+    below = select_below(row.id)
+    enabled = select(Project.id).join(below, below.c.id == Project.id).where(Project.enabled, Project.id != row.id)
+    if not wanted and ctx.session.scalar(enabled.limit(1)):
+        raise Forbidden(f"Cannot disable project {row.id} since its subtree contains enabled projects.")
 
 
 def _list_possessions(session, project_id: str) -> list[str]:
@@ -176,8 +185,12 @@ def _list_possessions(session, project_id: str) -> list[str]:
 
 def delete(ctx: Context, project_id: str) -> None:
     """409 while it owns anything, 403 while it has projects below it. What belongs to it goes along with it."""
-    session = ctx.session
-    row = find_project(session, project_id)
+    delete_project(ctx.session, find_project(ctx.session, project_id))
+
+
+def delete_project(session, row: Project) -> None:
+    """The row with what is part of it; Conflict, Forbidden as `delete` says."""
+    project_id = row.id
     if session.scalar(select(Project.id).where(Project.parent_id == project_id).limit(1)):
         raise Forbidden(f"Cannot delete the project {project_id} since it is not a leaf in the hierarchy.")
     possessions = _list_possessions(session, project_id)

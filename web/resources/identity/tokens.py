@@ -10,9 +10,10 @@ from datetime import datetime
 
 from sqlalchemy import delete, select
 
-from ...auth import REFUSED, Token, issue_token, read_roles, read_token
+from ...auth import REFUSED, Token, issue_token, read_token
 from ...errors import BadRequest, Forbidden, NotFound, Unauthorized
 from ...fields import HEX_ID, field, items, mapping, one_of, text
+from ...grants import read_roles
 from ...http import Context
 from ...models import Domain, Project, RevokedToken, User, now
 from ...policy import ADMIN, ANYONE, rule

@@ -12,14 +12,15 @@ from sqlalchemy import select
 from ...auth import hash_password
 from ...errors import BadRequest, Conflict, Forbidden, NotFound
 from ...fields import BOOL, HEX_ID, NAME, OBJECT, field, nullable, text
+from ...grants import read_targets
 from ...http import Context, build_log
-from ...models import Assignment, Keypair, LoginFailure, Project, User, now
+from ...models import Assignment, Keypair, LoginFailure, Membership, Project, User, now
 from ...paging import read_page
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
 from . import projects
 from .domains import choose_domain_id
-from .lists import build_link, build_list, read_flag
+from .lists import build_link, build_list, filter_texts, read_flag
 
 PASSWORD = text(4096, 1)
 _COMMON = {
@@ -76,10 +77,12 @@ def _check_project(ctx: Context) -> None:
 
 
 def index(ctx: Context) -> Reply:
-    statement = select(User)
-    for name, column in (("name", User.name), ("domain_id", User.domain_id)):
-        if ctx.query.get(name) is not None:
-            statement = statement.where(column == ctx.query[name])
+    return build_page(ctx, select(User))
+
+
+def build_page(ctx: Context, statement) -> Reply:
+    """The page of those users that the query's filters leave."""
+    statement = filter_texts(ctx, statement, {"name": User.name, "domain_id": User.domain_id, "email": User.email})
     if (enabled := read_flag(ctx, "enabled")) is not None:
         statement = statement.where(User.enabled == enabled)
     page = read_page(
@@ -145,22 +148,24 @@ def update(ctx: Context, user_id: str) -> User:
 
 def delete(ctx: Context, user_id: str) -> None:
     """Its role assignments and key pairs go with it; servers it made belong to their project and stay."""
-    row = find_user(ctx.session, user_id, lock=True)
-    ctx.session.execute(sql_delete(Keypair).where(Keypair.user_id == user_id))
-    ctx.session.execute(sql_delete(LoginFailure).where(LoginFailure.account == user_id))
-    ctx.session.execute(sql_delete(Assignment).where(Assignment.user_id == user_id))
-    ctx.session.delete(row)
+    delete_user(ctx.session, find_user(ctx.session, user_id, lock=True))
+
+
+def delete_user(session, row: User) -> None:
+    """The row with all that is the user's own."""
+    session.execute(sql_delete(LoginFailure).where(LoginFailure.account == row.id))
+    for model in (Keypair, Assignment, Membership):
+        session.execute(sql_delete(model).where(model.user_id == row.id))
+    session.delete(row)
 
 
 def index_projects(ctx: Context, user_id: str) -> Reply:
     """Projects the user has a role on: one's own, or any user's for admins."""
     check_own(ctx, user_id)
     find_user(ctx.session, user_id)
-    held = select(Assignment.target_id).where(Assignment.user_id == user_id, Assignment.target_kind == "project")
+    held = read_targets(ctx.session, user_id, "project")
     statement = select(Project).where(Project.id.in_(held)).order_by(Project.name, Project.id)
-    for name, column in (("name", Project.name), ("domain_id", Project.domain_id)):
-        if ctx.query.get(name) is not None:
-            statement = statement.where(column == ctx.query[name])
+    statement = filter_texts(ctx, statement, {"name": Project.name, "domain_id": Project.domain_id})
     if (enabled := read_flag(ctx, "enabled")) is not None:
         statement = statement.where(Project.enabled == enabled)
     return build_list(ctx, "projects", list(ctx.session.scalars(statement)), projects.view)
