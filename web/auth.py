@@ -21,6 +21,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from sqlalchemy import bindparam, exists, or_, select
 from sqlalchemy.orm import Session
 
+from .delegations import Delegation, read_delegation
 from .errors import Unauthorized
 from .grants import read_roles
 from .models import Domain, Project, RevokedToken, User
@@ -45,6 +46,7 @@ class Token:
     project_domain: tuple[str, str] | None
     domain: tuple[str, str] | None
     roles: tuple[tuple[str, str], ...]  # id, name; implied ones included
+    delegation: Delegation | None = None  # what it was made through, if not by the user's own proof
 
     @property
     def role_names(self) -> list[str]:
@@ -94,13 +96,16 @@ class TokenKeys:
         except (InvalidToken, ValueError):
             raise Unauthorized(REFUSED) from None
 
-    def seal(self, user_id, scope, target, methods, issued_at: datetime, expires_at: datetime, audit_ids) -> str:
-        """A token's text."""
+    def seal(
+        self, user_id, scope, target, methods, issued_at: datetime, expires_at: datetime, audit_ids, via: tuple = ()
+    ) -> str:
+        """A token's text; ``via`` is the kind and the id of what it was made through."""
         payload = [user_id, scope, target, methods, issued_at.timestamp(), expires_at.timestamp(), audit_ids]
+        payload += [list(via)] if via else []
         return self.fernet.encrypt(json.dumps(payload).encode()).decode().rstrip("=")
 
     def open(self, text: str) -> tuple:
-        """(user id, scope, target id, methods, issued, expires, audit ids); Unauthorized where it is no token."""
+        """(user id, scope, target id, methods, issued, expires, audit ids[, via]); Unauthorized: it is no token."""
         if not text or len(text) > 2048 or not text.isascii():
             raise Unauthorized(REFUSED)
         return self._open(text + "=" * (-len(text) % 4))
@@ -144,10 +149,13 @@ _READ_USER = (
 )
 
 
-def read_token(session: Session, keys: TokenKeys, text: str) -> Token:
-    """The token of that text, as rows have it now; Unauthorized where it is expired, revoked or no longer allowed."""
-    user_id, scope, target, methods, issued, expires, audit_ids = keys.open(text)
-    if expires <= datetime.now(UTC).timestamp():
+def read_token(session: Session, keys: TokenKeys, text: str, expired_s: int = 0) -> Token:
+    """The token of that text, as rows have it now; Unauthorized where it is expired, revoked or no longer allowed.
+
+    One that expired less than ``expired_s`` ago counts as if it had not.
+    """
+    user_id, scope, target, methods, issued, expires, audit_ids, *via = keys.open(text)
+    if expires + expired_s <= datetime.now(UTC).timestamp():
         raise Unauthorized(REFUSED)
     return build_token(
         session,
@@ -158,10 +166,11 @@ def read_token(session: Session, keys: TokenKeys, text: str) -> Token:
         datetime.fromtimestamp(issued, UTC),
         datetime.fromtimestamp(expires, UTC),
         tuple(audit_ids),
+        tuple(via[0]) if via else (),
     )
 
 
-def build_token(session, user_id, scope, target, methods, issued_at, expires_at, audit_ids) -> Token:
+def build_token(session, user_id, scope, target, methods, issued_at, expires_at, audit_ids, via=()) -> Token:
     """A token of what rows say of the user and the target now; Unauthorized where they do not allow it."""
     asked = {"user": user_id, "audit": audit_ids[0], "parent_audit": audit_ids[-1]}
     asked |= {"project": target if scope == "project" else None, "domain": target if scope == "domain" else None}
@@ -176,7 +185,11 @@ def build_token(session, user_id, scope, target, methods, issued_at, expires_at,
     if any(end is not None and issued_at < end for end in ends):
         raise Unauthorized(REFUSED)
     target_domain = (row.target_domain_id, row.target_domain_name)
-    roles = read_roles(session, user_id, scope, target) if scope else ()
+    delegation = read_delegation(session, via, user_id, target, REFUSED) if via else None
+    if delegation is not None:
+        roles = read_roles(session, delegation.holder_id, scope, target, delegation.role_ids)
+    else:
+        roles = read_roles(session, user_id, scope, target) if scope else ()
     if scope and not roles:
         raise Unauthorized(REFUSED)
     return Token(
@@ -193,11 +206,20 @@ def build_token(session, user_id, scope, target, methods, issued_at, expires_at,
         project_domain=target_domain if scope == "project" else None,
         domain=target_domain if scope == "domain" else None,
         roles=roles,
+        delegation=delegation,
     )
 
 
 def issue_token(
-    session, keys: TokenKeys, user_id, scope, target, methods, lifetime_s: int, parent: Token | None = None
+    session,
+    keys: TokenKeys,
+    user_id,
+    scope,
+    target,
+    methods,
+    lifetime_s: int,
+    parent: Token | None = None,
+    via: tuple = (),
 ):
     """(text, Token) of a new token; made from another token, it never outlives that one."""
     issued_at = datetime.now(UTC)
@@ -207,8 +229,8 @@ def issue_token(
         expires_at = min(expires_at, parent.expires_at)
         audit_ids = (audit_ids[0], parent.audit_ids[-1])
         methods = tuple(dict.fromkeys((*parent.methods, *methods)))
-    token = build_token(session, user_id, scope, target, tuple(methods), issued_at, expires_at, audit_ids)
-    text = keys.seal(user_id, scope, target, list(methods), issued_at, expires_at, list(audit_ids))
+    token = build_token(session, user_id, scope, target, tuple(methods), issued_at, expires_at, audit_ids, via)
+    text = keys.seal(user_id, scope, target, list(methods), issued_at, expires_at, list(audit_ids), via)
     return text, token
 
 

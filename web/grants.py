@@ -73,14 +73,21 @@ def expand_roles(held: Iterable[str], implied: dict[str, list[str]]) -> set[str]
     return found
 
 
-def read_roles(session: Session, user_id: str, kind: str, target: str) -> tuple[tuple[str, str], ...]:
-    """(id, name) of the user's roles on the target ("project", "domain" or "system", whose id is ""), by name."""
+def read_roles(
+    session: Session, user_id: str, kind: str, target: str, only: frozenset[str] | None = None
+) -> tuple[tuple[str, str], ...]:
+    """(id, name) of the user's roles on the target ("project", "domain" or "system", whose id is ""), by name.
+
+    With ``only``: of these and what they imply, and none at all where one of these is not the user's any more.
+    """
     rows = session.execute(_STATEMENTS[kind], {"user": user_id, "target": target}).all()
     implied: dict[str, list[str]] = {}
     for row in rows:
         if row[3] is not None:
             implied.setdefault(row[0], []).append(row[3])
     found = expand_roles({row[0] for row in rows if row[4] is not None}, implied)
+    if only is not None:
+        found = expand_roles(only, implied) if only and only <= found else set()
     return tuple(dict.fromkeys((row[0], row[1]) for row in rows if row[0] in found and row[2] is None))
 
 

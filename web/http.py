@@ -24,7 +24,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from . import dry_run, idempotency
 from . import fields as web_fields
-from .auth import Token, TokenKeys, read_token
+from .auth import REFUSED, Token, TokenKeys, read_token
+from .delegations import is_allowed
 from .dispatch import announce
 from .errors import (
     BadRequest,
@@ -166,6 +167,10 @@ class Pipeline:
             raise NotFound("The resource could not be found.")
         if any(route.permission is not None for route in known) or request.headers.get("X-Auth-Token"):
             self._authenticate(request, known, context)
+        if context.token is not None and context.token.delegation is not None:
+            path = request.path.removeprefix(self.service.prefix)
+            if not is_allowed(context.token.delegation, self.service.type, request.method, path):
+                raise Unauthorized(REFUSED)
         body = None
         if not known[0].stream and (known[0].fields is not None or known[0].action):
             body = self._read_body(request)

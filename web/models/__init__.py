@@ -1,6 +1,7 @@
 """Every model: wanted and observed columns side by side. Imports nothing of `web` outside this folder."""
 
 from .base import Base, Database, is_gone, new_hex_id, new_uuid, now
+from .delegations import AccessRule, AppCredential
 from .hosts import Aggregate, AggregateHost, Host, HostRequest, RequestLog, Run, mark_due, touch
 from .idempotency import IdempotentAnswer
 from .identity import (
@@ -33,9 +34,11 @@ from .servers import ConsoleLog, Flavor, FlavorAccess, Keypair, Server, ServerAc
 from .volumes import Snapshot, Volume, VolumeAttachment, VolumeType, VolumeTypeAccess
 
 __all__ = [
+    "AccessRule",
     "Address",
     "Aggregate",
     "AggregateHost",
+    "AppCredential",
     "Assignment",
     "Base",
     "ConsoleLog",

@@ -1,4 +1,4 @@
-"""groups, inherited and implied roles, roles of one domain."""
+"""groups, inherited and implied roles, roles of one domain, application credentials."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -77,6 +77,47 @@ def upgrade():
             op.f("fk_assignments_group_id_groups"), "groups", ["group_id"], ["id"], ondelete="CASCADE"
         )
         batch.create_index(op.f("ix_assignments_group_id"), ["group_id"])
+    op.create_table(
+        "access_rules",
+        sa.Column("id", sa.String(255), nullable=False),
+        sa.Column("user_id", sa.String(255), nullable=False),
+        sa.Column("service", sa.String(255), nullable=False),
+        sa.Column("method", sa.String(255), nullable=False),
+        sa.Column("path", sa.String(255), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_access_rules_user_id_users"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_access_rules")),
+        sa.UniqueConstraint(
+            "user_id", "service", "method", "path", name=op.f("uq_access_rules_user_id_service_method_path")
+        ),
+    )
+    op.create_table(
+        "application_credentials",
+        sa.Column("id", sa.String(255), nullable=False),
+        sa.Column("user_id", sa.String(255), nullable=False),
+        sa.Column("project_id", sa.String(255), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("secret_hash", sa.String(255), nullable=False),
+        sa.Column("role_ids", sa.JSON(), nullable=False),
+        sa.Column("unrestricted", sa.Boolean(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(), nullable=True),
+        sa.Column("access_rules", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.DateTime(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_application_credentials_user_id_users"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["project_id"],
+            ["projects.id"],
+            name=op.f("fk_application_credentials_project_id_projects"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_application_credentials")),
+        sa.UniqueConstraint("user_id", "name", name=op.f("uq_application_credentials_user_id_name")),
+    )
+    op.create_index(op.f("ix_application_credentials_project_id"), "application_credentials", ["project_id"])
     # What was in the code: admin implies member, member implies reader.
     op.execute(
         "INSERT INTO implications (prior_id, implied_id) SELECT p.id, i.id FROM roles p, roles i "
@@ -109,5 +150,5 @@ def downgrade():
     for name in ("projects", "domains"):
         with op.batch_alter_table(name) as batch:
             batch.drop_column("tokens_valid_after")
-    for name in ("implications", "memberships", "groups"):
+    for name in ("application_credentials", "access_rules", "implications", "memberships", "groups"):
         op.drop_table(name)

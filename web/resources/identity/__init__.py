@@ -2,6 +2,8 @@
 
 from ...routes import Service
 from . import (
+    access_rules,
+    application_credentials,
     assignments,
     catalog,
     domain_contents,
@@ -28,6 +30,8 @@ RESOURCES = [
     projects,
     users,
     passwords,
+    application_credentials,
+    access_rules,
     groups,
     roles,
     role_inferences,

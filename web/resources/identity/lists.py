@@ -6,6 +6,7 @@ Source: Identity API reference, "Filtering and pagination". Touches no row.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 from sqlalchemy import Select, func
@@ -58,6 +59,22 @@ def filter_texts(ctx: Context, statement: Select, columns: dict) -> Select:
         if name in columns and way in _WAYS and (ctx.query[key] or not way):
             statement = statement.where(_WAYS[way](columns[name], ctx.query[key]))
     return statement
+
+
+def write_time(moment: datetime | None) -> str | None:
+    """A moment as the Identity API writes it."""
+    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(given: str | None, name: str) -> datetime | None:
+    """The moment that an ISO 8601 text means (UTC where it names no zone); BadRequest names the field."""
+    if given is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(given)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise BadRequest(f"Invalid input for field/attribute {name}: it is no ISO 8601 time") from None
 
 
 def read_flag(ctx: Context, name: str) -> bool | None:

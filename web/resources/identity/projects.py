@@ -16,6 +16,7 @@ from ...fields import BOOL, HEX_ID, NAME, OBJECT, field, items, nullable, text
 from ...grants import read_roles, select_below
 from ...http import Context
 from ...models import (
+    AppCredential,
     Assignment,
     Base,
     FlavorAccess,
@@ -50,7 +51,7 @@ FIELDS = {"name": field({**NAME, "maxLength": 64}, required=True), **_COMMON}
 CHANGES = {"name": field({**NAME, "maxLength": 64}), **_COMMON}
 
 # Rows with a project_id that are no possessions: history, or part of the project itself.
-_BELONGINGS = {Quota, FlavorAccess, RequestLog, ServerAction, SecurityGroupRule}
+_BELONGINGS = {AppCredential, Quota, FlavorAccess, RequestLog, ServerAction, SecurityGroupRule}
 _LIVING = {
     Server: Server.gone_at.is_(None),
     Image: Image.deleted_at.is_(None),
@@ -199,7 +200,7 @@ def delete_project(session, row: Project) -> None:
     session.execute(
         sql_delete(Assignment).where(Assignment.target_kind == "project", Assignment.target_id == project_id)
     )
-    for model in (Quota, FlavorAccess):
+    for model in (AppCredential, Quota, FlavorAccess):
         session.execute(sql_delete(model).where(model.project_id == project_id))
     session.execute(sql_delete(SecurityGroup).where(SecurityGroup.default_for == project_id))
     session.execute(sql_update(User).where(User.default_project_id == project_id).values(default_project_id=None))

@@ -1,0 +1,85 @@
+"""Tokens that were made through something handed on: what still holds of it, and which requests it is for.
+
+Read at every check of such a token, so that its end is the token's (security case 30). Source: Identity API
+reference, "Application Credentials". Knows no HTTP. Next room: `auth.py`, which asks here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from .errors import Forbidden, Unauthorized
+from .models import AppCredential, now
+
+APP = "application_credential"
+# What a service is called in access rules beside its type: its official type and the one of its name.
+NAMES = {"volumev3": ("block-storage", "block-store", "volume")}
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """``holder_id`` is whose roles count, of which only ``role_ids``; ``view`` is its part of the token's body."""
+
+    kind: str
+    id: str
+    holder_id: str
+    role_ids: frozenset[str]
+    restricted: bool  # it may not hand on, nor make what lives longer
+    access_rules: tuple[tuple[str, str, str], ...]  # service type, method, path; none: every request
+    view: dict
+
+
+def read_delegation(session: Session, via: tuple, user_id: str, project_id: str, refused: str) -> Delegation:
+    """That of a token of this user on this project; Unauthorized (``refused``) where it has ended."""
+    kind, delegation_id = via
+    columns = AppCredential.__table__
+    row = session.execute(select(columns).where(columns.c.id == delegation_id)).first() if kind == APP else None
+    if row is None or row.user_id != user_id or row.project_id != project_id:
+        raise Unauthorized(refused)
+    if row.expires_at is not None and row.expires_at <= now():
+        raise Unauthorized(refused)
+    view = {"id": row.id, "name": row.name, "restricted": not row.unrestricted}
+    if row.access_rules:
+        view["access_rules"] = row.access_rules
+    return Delegation(
+        kind=APP,
+        id=row.id,
+        holder_id=user_id,
+        role_ids=frozenset(row.role_ids),
+        restricted=not row.unrestricted,
+        access_rules=tuple((rule["service"], rule["method"], rule["path"]) for rule in row.access_rules),
+        view={APP: view},
+    )
+
+
+@lru_cache(maxsize=1024)
+def _compile(path: str) -> re.Pattern:
+    parts = re.split(r"(\*\*|\*|{[^/}]*})", path)
+    return re.compile(
+        "".join({"**": ".*", "*": "[^/]*"}.get(p) or ("[^/]+" if p[:1] == "{" else re.escape(p)) for p in parts)
+    )
+
+
+def is_allowed(delegation: Delegation | None, service_type: str, method: str, path: str) -> bool:
+    """Whether the request is one that the delegation is for. ``path`` begins with the API's version.
+
+    In a rule's path `*` is anything within a segment, `**` anything, `{name}` one whole segment.
+    """
+    if delegation is None or not delegation.access_rules:
+        return True
+    names = (service_type, *NAMES.get(service_type, ()))
+    return any(
+        rule[0] in names and rule[1] == method and _compile(rule[2]).fullmatch(path) is not None
+        for rule in delegation.access_rules
+    )
+
+
+def check_unrestricted(delegation: Delegation | None) -> None:
+    """Forbidden where what the caller's token was made through may not make or end anything of this kind."""
+    if delegation is not None and delegation.restricted:
+        raise Forbidden(f"A token that was made through a restricted {delegation.kind} cannot be used for this.")
