@@ -58,11 +58,36 @@ def read_delegation(session: Session, via: tuple, user_id: str, project_id: str,
 
 
 @lru_cache(maxsize=1024)
-def _compile(path: str) -> re.Pattern:
-    parts = re.split(r"(\*\*|\*|{[^/}]*})", path)
-    return re.compile(
-        "".join({"**": ".*", "*": "[^/]*"}.get(p) or ("[^/]+" if p[:1] == "{" else re.escape(p)) for p in parts)
-    )
+def _parse_pattern(path: str) -> tuple[str, ...]:
+    """Its characters, and "one", "some", "any" for what stands for others."""
+    found: list[str] = []
+    for part in re.split(r"(\*\*|\*|{[^/}]*})", path):
+        found += {"**": ["any"], "*": ["some"]}.get(part) or (["one", "some"] if part[:1] == "{" else list(part))
+    return tuple(found)
+
+
+def _fits(pattern: tuple[str, ...], path: str) -> bool:
+    # Every place in the pattern at once: no rule takes longer than its length times the path's.
+    def skip(places: set[int]) -> set[int]:
+        for place in list(places):
+            while place < len(pattern) and pattern[place] in ("some", "any"):
+                place += 1
+                places.add(place)
+        return places
+
+    places = skip({0})
+    for one in path:
+        found = set()
+        for place in places - {len(pattern)}:
+            wanted = pattern[place]
+            if wanted == "any" or (wanted == "some" and one != "/"):
+                found.add(place)
+            elif wanted == one or (wanted == "one" and one != "/"):
+                found.add(place + 1)
+        places = skip(found)
+        if not places:
+            return False
+    return len(pattern) in places
 
 
 def is_allowed(delegation: Delegation | None, service_type: str, method: str, path: str) -> bool:
@@ -74,7 +99,7 @@ def is_allowed(delegation: Delegation | None, service_type: str, method: str, pa
         return True
     names = (service_type, *NAMES.get(service_type, ()))
     return any(
-        rule[0] in names and rule[1] == method and _compile(rule[2]).fullmatch(path) is not None
+        rule[0] in names and rule[1] == method and _fits(_parse_pattern(rule[2]), path)
         for rule in delegation.access_rules
     )
 

@@ -232,6 +232,7 @@ def test_access_rules(cloud):
         ("/v2.1/servers/{id}/ips", ["/v2.1/servers/x/ips"], ["/v2.1/servers//ips", "/v2.1/servers/x/y/ips"]),
         ("/v2.1/**", ["/v2.1/servers/x/y", "/v2.1/"], ["/v2.2/servers"]),
         ("/a(b)+", ["/a(b)+"], ["/abb"]),
+        ("/" + "**x" * 42, ["/" + "x" * 42], ["/" + "x" * 2000 + "y"]),
     ],
 )
 def test_paths_of_access_rules(path, fits, others):

@@ -1,6 +1,8 @@
 """Every model: wanted and observed columns side by side. Imports nothing of `web` outside this folder."""
 
 from .base import Base, Database, is_gone, new_hex_id, new_uuid, now
+from .catalog import CatalogService, Endpoint, Region
+from .credentials import Credential
 from .delegations import AccessRule, AppCredential
 from .hosts import Aggregate, AggregateHost, Host, HostRequest, RequestLog, Run, mark_due, touch
 from .idempotency import IdempotentAnswer
@@ -41,9 +43,12 @@ __all__ = [
     "AppCredential",
     "Assignment",
     "Base",
+    "CatalogService",
     "ConsoleLog",
+    "Credential",
     "Database",
     "Domain",
+    "Endpoint",
     "Flavor",
     "FlavorAccess",
     "FloatingIP",
@@ -63,6 +68,7 @@ __all__ = [
     "PortSecurityGroup",
     "Project",
     "Quota",
+    "Region",
     "RequestLog",
     "RevokedToken",
     "Role",

@@ -1,4 +1,4 @@
-"""groups, inherited and implied roles, roles of one domain, application credentials."""
+"""groups, inherited and implied roles, roles of one domain, application credentials, credentials, a catalog of one's own."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -118,6 +118,51 @@ def upgrade():
         sa.UniqueConstraint("user_id", "name", name=op.f("uq_application_credentials_user_id_name")),
     )
     op.create_index(op.f("ix_application_credentials_project_id"), "application_credentials", ["project_id"])
+    op.create_table(
+        "credentials",
+        sa.Column("id", sa.String(255), nullable=False),
+        sa.Column("user_id", sa.String(255), nullable=False),
+        sa.Column("project_id", sa.String(255), nullable=True),
+        sa.Column("type", sa.String(255), nullable=False),
+        sa.Column("sealed", sa.Text(), nullable=False),
+        sa.Column("last_counter", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_credentials_user_id_users"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_credentials")),
+    )
+    for name in ("user_id", "project_id"):
+        op.create_index(op.f(f"ix_credentials_{name}"), "credentials", [name])
+    op.create_table(
+        "regions",
+        sa.Column("id", sa.String(255), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("parent_region_id", sa.String(255), nullable=True),
+        sa.Column("removed", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_regions")),
+    )
+    op.create_table(
+        "catalog_services",
+        sa.Column("id", sa.String(255), nullable=False),
+        sa.Column("type", sa.String(255), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("removed", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_catalog_services")),
+    )
+    op.create_table(
+        "endpoints",
+        sa.Column("id", sa.String(255), nullable=False),
+        sa.Column("service_id", sa.String(255), nullable=False),
+        sa.Column("region_id", sa.String(255), nullable=True),
+        sa.Column("interface", sa.String(255), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("removed", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_endpoints")),
+    )
+    op.create_index(op.f("ix_endpoints_service_id"), "endpoints", ["service_id"])
     # What was in the code: admin implies member, member implies reader.
     op.execute(
         "INSERT INTO implications (prior_id, implied_id) SELECT p.id, i.id FROM roles p, roles i "
@@ -150,5 +195,15 @@ def downgrade():
     for name in ("projects", "domains"):
         with op.batch_alter_table(name) as batch:
             batch.drop_column("tokens_valid_after")
-    for name in ("application_credentials", "access_rules", "implications", "memberships", "groups"):
+    for name in (
+        "endpoints",
+        "catalog_services",
+        "regions",
+        "credentials",
+        "application_credentials",
+        "access_rules",
+        "implications",
+        "memberships",
+        "groups",
+    ):
         op.drop_table(name)

@@ -1,4 +1,4 @@
-"""Ways to a token: a password, an application credential; each is a proof of who the user is.
+"""Ways to a token: a password, a one-time password, an application credential; each is a proof of who the user is.
 
 Slow hashes are computed outside every transaction; the proof is compared with the row again in the one that
 makes the token. A refusal never says what was wrong. Source: Identity API reference, "Authentication and
@@ -17,8 +17,9 @@ from ...delegations import APP
 from ...errors import BadRequest, Unauthorized
 from ...fields import HEX_ID, mapping, text
 from ...http import Context
-from ...models import AppCredential, Domain, User
-from .logins import check_secret, name_account
+from ...models import AppCredential, Credential, Domain, User, now
+from ...signatures import find_counter
+from .logins import check_pause, check_secret, name_account, store_failure
 
 DOMAIN = mapping({"id": HEX_ID, "name": text(255, 1)})
 _USER = {"id": HEX_ID, "name": text(255, 1), "domain": DOMAIN}
@@ -26,11 +27,12 @@ PASSWORD = mapping({"user": mapping({**_USER, "password": text(4096)}, ("passwor
 APPLICATION_CREDENTIAL = mapping(
     {"id": HEX_ID, "name": text(255, 1), "secret": text(255), "user": mapping(_USER)}, ("secret",)
 )
+TOTP = mapping({"user": mapping({**_USER, "passcode": text(16, 1)}, ("passcode",))}, ("user",))
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Who it is, by which method; ``holds(session)`` says whether it still does."""
+    """Who it is, by which method; ``holds(session)`` says whether it still does, and uses up what is for one use."""
 
     user_id: str
     account: str  # what wrong secrets are counted under
@@ -99,7 +101,36 @@ def check_application_credential(ctx: Context, given: dict) -> Proof:
     return Proof(row.user_id, account, holds, (APP, row_id), row.project_id)
 
 
-CHECKS = {"password": check_password, APP: check_application_credential}
+def check_totp(ctx: Context, given: dict) -> Proof:
+    """A one-time password of any of the user's seeds; of each seed none twice, and none older than the last."""
+    asked = given["user"]
+    with ctx.database.read() as session:
+        user, named = find_user_named(session, asked, "identity/totp/user")
+        account = name_account(user, named)
+        check_pause(ctx, session, account)
+        query = select(Credential).where(Credential.type == "totp", Credential.user_id == (user.id if user else ""))
+        fitting = [
+            (row.id, counter)
+            for row in session.scalars(query)
+            if (counter := find_counter(ctx.keys.open_text(row.sealed), asked["passcode"], now())) is not None
+            and counter > row.last_counter
+        ]
+    if not fitting:
+        store_failure(ctx, account)
+        raise Unauthorized(REFUSED)
+    row_id, counter = fitting[0]
+
+    def holds(session) -> bool:
+        row = session.execute(select(Credential).where(Credential.id == row_id).with_for_update()).scalar()
+        if row is None or row.last_counter >= counter:
+            return False
+        row.last_counter = counter
+        return True
+
+    return Proof(user.id, account, holds)
+
+
+CHECKS = {"totp": check_totp, "password": check_password, APP: check_application_credential}
 
 
 def check_methods(ctx: Context, given: dict) -> list[Proof]:

@@ -19,6 +19,7 @@ from ...models import (
     AppCredential,
     Assignment,
     Base,
+    Credential,
     FlavorAccess,
     Image,
     Project,
@@ -51,7 +52,7 @@ FIELDS = {"name": field({**NAME, "maxLength": 64}, required=True), **_COMMON}
 CHANGES = {"name": field({**NAME, "maxLength": 64}), **_COMMON}
 
 # Rows with a project_id that are no possessions: history, or part of the project itself.
-_BELONGINGS = {AppCredential, Quota, FlavorAccess, RequestLog, ServerAction, SecurityGroupRule}
+_BELONGINGS = {AppCredential, Credential, Quota, FlavorAccess, RequestLog, ServerAction, SecurityGroupRule}
 _LIVING = {
     Server: Server.gone_at.is_(None),
     Image: Image.deleted_at.is_(None),
@@ -200,7 +201,7 @@ def delete_project(session, row: Project) -> None:
     session.execute(
         sql_delete(Assignment).where(Assignment.target_kind == "project", Assignment.target_id == project_id)
     )
-    for model in (AppCredential, Quota, FlavorAccess):
+    for model in (AppCredential, Credential, Quota, FlavorAccess):
         session.execute(sql_delete(model).where(model.project_id == project_id))
     session.execute(sql_delete(SecurityGroup).where(SecurityGroup.default_for == project_id))
     session.execute(sql_update(User).where(User.default_project_id == project_id).values(default_project_id=None))

@@ -20,15 +20,16 @@ from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
 from .catalog import build_catalog
 from .lists import read_flag, write_time
-from .login_methods import APPLICATION_CREDENTIAL, DOMAIN, PASSWORD, Proof, check_methods, find_domain_named
+from .login_methods import APPLICATION_CREDENTIAL, DOMAIN, PASSWORD, TOTP, Proof, check_methods, find_domain_named
 from .logins import forget_failures
 
 PROJECT = mapping({"id": HEX_ID, "name": text(255, 1), "domain": DOMAIN})
-METHODS = ("password", "token", APP)
+METHODS = ("password", "token", "totp", APP)
 IDENTITY = mapping(
     {
         "methods": {**items(one_of(*METHODS), len(METHODS), unique=True), "minItems": 1},
         "password": PASSWORD,
+        "totp": TOTP,
         APP: APPLICATION_CREDENTIAL,
         "token": mapping({"id": text(2048, 1)}, ("id",)),
     },
@@ -197,7 +198,7 @@ def view(ctx: Context, token: Token) -> dict:
     if token.scope:
         body["roles"] = [{"id": role_id, "name": name} for role_id, name in token.roles]
         if "nocatalog" not in ctx.query:
-            body["catalog"] = build_catalog(ctx)
+            body["catalog"] = build_catalog(ctx, token)
     return body
 
 

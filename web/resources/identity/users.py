@@ -14,7 +14,18 @@ from ...errors import BadRequest, Conflict, Forbidden, NotFound
 from ...fields import BOOL, HEX_ID, NAME, OBJECT, field, nullable, text
 from ...grants import read_targets
 from ...http import Context, build_log
-from ...models import AccessRule, AppCredential, Assignment, Keypair, LoginFailure, Membership, Project, User, now
+from ...models import (
+    AccessRule,
+    AppCredential,
+    Assignment,
+    Credential,
+    Keypair,
+    LoginFailure,
+    Membership,
+    Project,
+    User,
+    now,
+)
 from ...paging import read_page
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
@@ -154,7 +165,7 @@ def delete(ctx: Context, user_id: str) -> None:
 def delete_user(session, row: User) -> None:
     """The row with all that is the user's own."""
     session.execute(sql_delete(LoginFailure).where(LoginFailure.account == row.id))
-    for model in (Keypair, Assignment, Membership, AppCredential, AccessRule):
+    for model in (Keypair, Assignment, Membership, AppCredential, AccessRule, Credential):
         session.execute(sql_delete(model).where(model.user_id == row.id))
     session.delete(row)
 
