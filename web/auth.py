@@ -196,7 +196,7 @@ def build_token(session, user_id, scope, target, methods, issued_at, expires_at,
     if any(end is not None and issued_at < end for end in ends):
         raise Unauthorized(REFUSED)
     target_domain = (row.target_domain_id, row.target_domain_name)
-    delegation = read_delegation(session, via, user_id, target, REFUSED) if via else None
+    delegation = read_delegation(session, via, user_id, target, issued_at, REFUSED) if via else None
     if delegation is not None:
         roles = read_roles(session, delegation.holder_id, scope, target, delegation.role_ids)
     else:

@@ -1,22 +1,24 @@
 """Tokens that were made through something handed on: what still holds of it, and which requests it is for.
 
 Read at every check of such a token, so that its end is the token's (security case 30). Source: Identity API
-reference, "Application Credentials". Knows no HTTP. Next room: `auth.py`, which asks here.
+reference, "Application Credentials", "OS-TRUST". Knows no HTTP. Next room: `auth.py`, which asks here.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from .errors import Forbidden, Unauthorized
-from .models import AppCredential, now
+from .models import AppCredential, Domain, Trust, User, now
 
 APP = "application_credential"
+TRUST = "trust"
 # What a service is called in access rules beside its type: its official type and the one of its name.
 NAMES = {"volumev3": ("block-storage", "block-store", "volume")}
 
@@ -34,15 +36,25 @@ class Delegation:
     view: dict
 
 
-def read_delegation(session: Session, via: tuple, user_id: str, project_id: str, refused: str) -> Delegation:
+def read_delegation(
+    session: Session, via: tuple, user_id: str, project_id: str, issued_at: datetime, refused: str
+) -> Delegation:
     """That of a token of this user on this project; Unauthorized (``refused``) where it has ended."""
     kind, delegation_id = via
+    read = _read_trust if kind == TRUST else _read_app_credential
+    found = read(session, delegation_id, user_id, project_id, issued_at)
+    if found is None:
+        raise Unauthorized(refused)
+    return found
+
+
+def _read_app_credential(session: Session, credential_id, user_id, project_id, issued_at) -> Delegation | None:
     columns = AppCredential.__table__
-    row = session.execute(select(columns).where(columns.c.id == delegation_id)).first() if kind == APP else None
+    row = session.execute(select(columns).where(columns.c.id == credential_id)).first()
     if row is None or row.user_id != user_id or row.project_id != project_id:
-        raise Unauthorized(refused)
+        return None
     if row.expires_at is not None and row.expires_at <= now():
-        raise Unauthorized(refused)
+        return None
     view = {"id": row.id, "name": row.name, "restricted": not row.unrestricted}
     if row.access_rules:
         view["access_rules"] = row.access_rules
@@ -54,6 +66,51 @@ def read_delegation(session: Session, via: tuple, user_id: str, project_id: str,
         restricted=not row.unrestricted,
         access_rules=tuple((rule["service"], rule["method"], rule["path"]) for rule in row.access_rules),
         view={APP: view},
+    )
+
+
+def read_chain(session: Session, trust_id: str) -> list[Trust]:
+    """The trust and those it was made through, up to the first; empty where it or one of them has ended."""
+    found: list[Trust] = []
+    wanted: str | None = trust_id
+    while wanted is not None:
+        row = session.get(Trust, wanted)
+        if row is None or (row.expires_at is not None and row.expires_at <= now()):
+            return []
+        found.append(row)
+        wanted = row.parent_id
+    return found
+
+
+def _read_trust(session: Session, trust_id, user_id, project_id, issued_at) -> Delegation | None:
+    chain = read_chain(session, trust_id)
+    if not chain or chain[0].project_id != project_id:
+        return None
+    row, first = chain[0], chain[-1]
+    if user_id != (row.trustor_id if row.impersonation else row.trustee_id):
+        return None
+    parties = {one for each in chain for one in (each.trustor_id, each.trustee_id)}
+    alive = (
+        select(User.id)
+        .join(Domain, Domain.id == User.domain_id)
+        .where(User.id.in_(parties), User.enabled, Domain.enabled, User.tokens_valid_after <= issued_at)
+    )
+    if set(session.scalars(alive)) != parties:
+        return None
+    view = {
+        "id": row.id,
+        "trustor_user": {"id": row.trustor_id},
+        "trustee_user": {"id": row.trustee_id},
+        "impersonation": row.impersonation,
+    }
+    return Delegation(
+        kind=TRUST,
+        id=row.id,
+        holder_id=first.trustor_id,
+        role_ids=frozenset(row.role_ids),
+        restricted=True,
+        access_rules=(),
+        view={"OS-TRUST:trust": view},
     )
 
 

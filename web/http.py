@@ -202,8 +202,10 @@ class Pipeline:
             raise BadRequest(f"{request.method} {request.path} cannot be asked for with the header {header}")
         if key is None or context.dry_run:
             return None
-        query, version = request.query_string, context.version
-        return key, idempotency.build_digest(request.method, request.path, query, version, body)
+        query, version, delegation = request.query_string, context.version, context.token.delegation
+        # What somebody's own token was answered is not for a token that was handed on.
+        path = f"{request.path}#{delegation.id}" if delegation else request.path
+        return key, idempotency.build_digest(request.method, path, query, version, body)
 
     def _authenticate(self, request, routes, context: Context) -> None:
         text = request.headers.get("X-Auth-Token", "")

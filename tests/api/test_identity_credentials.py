@@ -167,7 +167,9 @@ def test_a_restricted_application_credential_sees_no_secret(cloud, ids):
     path = f"{V3}/users/{ids['demo']}"
     body = {"application_credential": {"name": "c", "roles": [{"name": "reader"}]}}
     made = cloud.post(f"{path}/application_credentials", body).json["application_credential"]
-    cloud.post(f"{path}/credentials/OS-EC2", {"tenant_id": ids["p_demo"]})
+    once = {"Idempotency-Key": "k"}
+    ec2 = {"tenant_id": ids["p_demo"]}
+    assert cloud.post(f"{path}/credentials/OS-EC2", ec2, headers=once).status_code == 201
     part = {
         "methods": ["application_credential"],
         "application_credential": {"id": made["id"], "secret": made["secret"]},
@@ -181,6 +183,8 @@ def test_a_restricted_application_credential_sees_no_secret(cloud, ids):
     ):
         answer = cloud.http.open(where, method=method, json=content, headers={"X-Auth-Token": text})
         assert answer.status_code == 403, (method, where)
+    again = cloud.http.post(f"{path}/credentials/OS-EC2", json=ec2, headers={"X-Auth-Token": text, **once})
+    assert again.status_code == 409, "nor by sending again what its user sent"
 
 
 def test_one_time_passwords(cloud, ids):

@@ -3,7 +3,7 @@
 from .base import Base, Database, is_gone, new_hex_id, new_uuid, now
 from .catalog import CatalogService, Endpoint, Region
 from .credentials import Credential
-from .delegations import AccessRule, AppCredential
+from .delegations import AccessRule, AppCredential, Trust
 from .hosts import Aggregate, AggregateHost, Host, HostRequest, RequestLog, Run, mark_due, touch
 from .idempotency import IdempotentAnswer
 from .identity import (
@@ -80,6 +80,7 @@ __all__ = [
     "ServerAction",
     "Snapshot",
     "Subnet",
+    "Trust",
     "User",
     "Volume",
     "VolumeAttachment",

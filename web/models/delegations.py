@@ -43,3 +43,20 @@ class AppCredential(Base):
     expires_at: Mapped[datetime | None]
     access_rules: Mapped[list] = mapped_column(default=list)  # [{id, service, method, path}]
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Trust(Base):
+    """Some of the trustor's roles on one project, for the trustee; made through another trust where that allows it."""
+
+    __tablename__ = "trusts"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_hex_id)
+    trustor_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    trustee_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
+    impersonation: Mapped[bool]
+    role_ids: Mapped[list] = mapped_column(default=list)
+    expires_at: Mapped[datetime | None]
+    remaining_uses: Mapped[int | None]  # empty: any number
+    redelegation_count: Mapped[int] = mapped_column(default=0)  # how deep it may be handed on
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("trusts.id", ondelete="CASCADE"), index=True)

@@ -1,4 +1,4 @@
-"""groups, inherited and implied roles, roles of one domain, application credentials, credentials, a catalog of one's own."""
+"""groups, inherited and implied roles, roles of one domain, application credentials, credentials, trusts, a catalog of one's own."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -163,6 +163,34 @@ def upgrade():
         sa.PrimaryKeyConstraint("id", name=op.f("pk_endpoints")),
     )
     op.create_index(op.f("ix_endpoints_service_id"), "endpoints", ["service_id"])
+    op.create_table(
+        "trusts",
+        sa.Column("id", sa.String(255), nullable=False),
+        sa.Column("trustor_id", sa.String(255), nullable=False),
+        sa.Column("trustee_id", sa.String(255), nullable=False),
+        sa.Column("project_id", sa.String(255), nullable=False),
+        sa.Column("impersonation", sa.Boolean(), nullable=False),
+        sa.Column("role_ids", sa.JSON(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(), nullable=True),
+        sa.Column("remaining_uses", sa.Integer(), nullable=True),
+        sa.Column("redelegation_count", sa.Integer(), nullable=False),
+        sa.Column("parent_id", sa.String(255), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["trustor_id"], ["users.id"], name=op.f("fk_trusts_trustor_id_users"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["trustee_id"], ["users.id"], name=op.f("fk_trusts_trustee_id_users"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["project_id"], ["projects.id"], name=op.f("fk_trusts_project_id_projects"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["parent_id"], ["trusts.id"], name=op.f("fk_trusts_parent_id_trusts"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_trusts")),
+    )
+    for name in ("trustor_id", "trustee_id", "project_id", "parent_id"):
+        op.create_index(op.f(f"ix_trusts_{name}"), "trusts", [name])
     # What was in the code: admin implies member, member implies reader.
     op.execute(
         "INSERT INTO implications (prior_id, implied_id) SELECT p.id, i.id FROM roles p, roles i "

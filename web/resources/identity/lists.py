@@ -5,17 +5,22 @@ Source: Identity API reference, "Filtering and pagination". Touches no row.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from sqlalchemy import Select, func
+from sqlalchemy import Select, Text, and_, cast, func, not_, or_
 
 from ...errors import BadRequest
-from ...fields import FALSE, TRUE
+from ...fields import FALSE, TRUE, items, text
 from ...http import Context
+from ...models import Project
 from ...paging import Page, build_next_link
 from ...routes import Reply
+
+TAG = {**text(255, 1), "pattern": r"^[^,/]*$"}
+TAGS = items(TAG, 80, unique=True)
 
 
 def build_link(ctx: Context, *parts: str) -> str:
@@ -58,6 +63,22 @@ def filter_texts(ctx: Context, statement: Select, columns: dict) -> Select:
         name, _, way = key.partition("__")
         if name in columns and way in _WAYS and (ctx.query[key] or not way):
             statement = statement.where(_WAYS[way](columns[name], ctx.query[key]))
+    return statement
+
+
+def filter_tags(ctx: Context, statement: Select) -> Select:
+    """The statement with the query's filters by projects' tags: all or any of them, or not all or none of them."""
+    stored = cast(Project.tags, Text)
+    for name, join, negated in (
+        ("tags", and_, False),
+        ("tags-any", or_, False),
+        ("not-tags", and_, True),
+        ("not-tags-any", or_, True),
+    ):
+        if ctx.query.get(name):
+            # In JSON's text a tag with its quotes is that tag: within one, a quote has a backslash before it.
+            found = join(*(func.replace(stored, json.dumps(tag), "") != stored for tag in ctx.query[name].split(",")))
+            statement = statement.where(not_(found) if negated else found)
     return statement
 
 

@@ -27,6 +27,8 @@ def create(ctx: Context, user_id: str) -> Reply:
         raise Forbidden("Only a user itself can change its password this way; admins set it with PATCH.")
     with ctx.database.read() as session:
         row = find_user(session, user_id)
+    if row.options.get("lock_password"):
+        raise Forbidden("The password of this user can only be changed by an admin (lock_password).")
     checked = row.password_hash
     check_secret(ctx, row.id, checked, ctx.body["original_password"])
     hashed = hash_password(ctx.body["password"], ctx.settings.identity.password_rounds)

@@ -12,8 +12,8 @@ from sqlalchemy import func, select
 from sqlalchemy import update as sql_update
 
 from ...errors import BadRequest, Conflict, Forbidden, NotFound
-from ...fields import BOOL, HEX_ID, NAME, OBJECT, field, items, nullable, text
-from ...grants import read_roles, select_below
+from ...fields import BOOL, HEX_ID, NAME, OBJECT, field, nullable, text
+from ...grants import read_roles, read_targets, select_below, select_line
 from ...http import Context
 from ...models import (
     AppCredential,
@@ -29,6 +29,7 @@ from ...models import (
     SecurityGroupRule,
     Server,
     ServerAction,
+    Trust,
     User,
     now,
 )
@@ -36,23 +37,23 @@ from ...paging import read_page
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
 from .domains import choose_domain_id, find_domain
-from .lists import build_link, build_list, filter_texts, read_flag
+from .lists import TAGS, build_link, build_list, filter_tags, filter_texts, read_flag
 
-TAG = {**text(255, 1), "pattern": r"^[^,/]*$"}
+DEEPEST = 5  # projects in a line: every token check of one reads them all
 _COMMON = {
     "description": field(nullable(text(4096))),
     "enabled": field(BOOL),
     "domain_id": field(nullable(HEX_ID)),
     "parent_id": field(nullable(HEX_ID)),
     "is_domain": field(BOOL),
-    "tags": field(items(TAG, 80, unique=True)),
+    "tags": field(TAGS),
     "options": field({**OBJECT, "maxProperties": 0}),
 }
 FIELDS = {"name": field({**NAME, "maxLength": 64}, required=True), **_COMMON}
 CHANGES = {"name": field({**NAME, "maxLength": 64}), **_COMMON}
 
 # Rows with a project_id that are no possessions: history, or part of the project itself.
-_BELONGINGS = {AppCredential, Credential, Quota, FlavorAccess, RequestLog, ServerAction, SecurityGroupRule}
+_BELONGINGS = {Trust, AppCredential, Credential, Quota, FlavorAccess, RequestLog, ServerAction, SecurityGroupRule}
 _LIVING = {
     Server: Server.gone_at.is_(None),
     Image: Image.deleted_at.is_(None),
@@ -80,6 +81,7 @@ def _check_name(ctx: Context, name: str, domain_id: str, but: str = "") -> None:
 def index(ctx: Context) -> Reply:
     statement = select(Project)
     statement = filter_texts(ctx, statement, {"name": Project.name, "domain_id": Project.domain_id})
+    statement = filter_tags(ctx, statement)
     if (parent := ctx.query.get("parent_id")) is not None:
         top = Project.parent_id.is_(None) & (Project.domain_id == parent)
         statement = statement.where((Project.parent_id == parent) | top)
@@ -116,6 +118,9 @@ def create(ctx: Context) -> Project:
         domain_id = body.get("domain_id") or row.domain_id
         if domain_id != row.domain_id:
             raise BadRequest("Invalid input for field/attribute parent_id: the parent is in another domain")
+        line = select_line(parent)
+        if ctx.session.scalar(select(func.count()).select_from(line)) >= DEEPEST:
+            raise Forbidden(f"Max hierarchy depth of {DEEPEST} reached for the branch of {row.id}.")
         if not row.enabled:
             raise Forbidden(f"Cannot create a project in a branch where {row.id} is disabled.")
     else:
@@ -201,7 +206,7 @@ def delete_project(session, row: Project) -> None:
     session.execute(
         sql_delete(Assignment).where(Assignment.target_kind == "project", Assignment.target_id == project_id)
     )
-    for model in (AppCredential, Credential, Quota, FlavorAccess):
+    for model in (Trust, AppCredential, Credential, Quota, FlavorAccess):
         session.execute(sql_delete(model).where(model.project_id == project_id))
     session.execute(sql_delete(SecurityGroup).where(SecurityGroup.default_for == project_id))
     session.execute(sql_update(User).where(User.default_project_id == project_id).values(default_project_id=None))
@@ -223,6 +228,44 @@ def view(ctx: Context, row: Project) -> dict:
     }
 
 
+def view_family(ctx: Context, row: Project) -> dict:
+    """With the projects above and below, as far as the query asks for them."""
+    asked = {name: read_flag(ctx, name) for name in FAMILY}
+    for side in ("parents", "subtree"):
+        if asked[f"{side}_as_list"] and asked[f"{side}_as_ids"]:
+            raise BadRequest(f"Invalid input for query parameters {side}_as_list, {side}_as_ids: only one of them.")
+    body = view(ctx, row)
+    if not any(asked.values()):
+        return body
+    line, below = select_line(row.id), select_below(row.id)
+    parents = {one.id: one for one in ctx.session.scalars(select(Project).join(line, line.c.id == Project.id))}
+    subtree = list(ctx.session.scalars(select(Project).join(below, below.c.id == Project.id).order_by(Project.name)))
+    above, at = [], row
+    while at.parent_id:
+        at = parents[at.parent_id]
+        above.append(at)
+    found = {"parents": above, "subtree": [one for one in subtree if one.id != row.id]}
+    if not ctx.allows(READ):
+        own = read_targets(ctx.session, ctx.token.user_id, "project")
+        found = {side: [one for one in rows if one.id in own] for side, rows in found.items()}
+    for side, rows in found.items():
+        if asked[f"{side}_as_list"]:
+            body[side] = [{"project": view(ctx, one)} for one in rows]
+    if asked["parents_as_ids"]:
+        ids = None
+        for one in (row.domain_id, *(one.id for one in reversed(found["parents"]))):
+            ids = {one: ids}
+        body["parents"] = ids
+    if asked["subtree_as_ids"]:
+        body["subtree"] = _nest(row.id, found["subtree"])
+    return body
+
+
+def _nest(project_id: str, rows: list[Project]) -> dict | None:
+    return {one.id: _nest(one.id, rows) for one in rows if one.parent_id == project_id} or None
+
+
+FAMILY = ("parents_as_list", "parents_as_ids", "subtree_as_list", "subtree_as_ids")
 READ = rule("identity:projects:read", ADMIN)
 SHOW = rule("identity:projects:show", ANYONE)
 CREATE = rule("identity:projects:create", ADMIN)
@@ -231,7 +274,7 @@ DELETE = rule("identity:projects:delete", ADMIN)
 ROUTES = [
     Route("GET", "/projects", READ, None, index),
     Route("POST", "/projects", CREATE, FIELDS, create, view, 201, key="project"),
-    Route("GET", "/projects/{project_id}", SHOW, None, show, view, key="project"),
+    Route("GET", "/projects/{project_id}", SHOW, None, show, view_family, key="project"),
     Route("PATCH", "/projects/{project_id}", UPDATE, CHANGES, update, view, key="project"),
     Route("DELETE", "/projects/{project_id}", DELETE, None, delete),
 ]

@@ -22,6 +22,8 @@ from .catalog import build_catalog
 from .lists import read_flag, write_time
 from .login_methods import APPLICATION_CREDENTIAL, DOMAIN, PASSWORD, TOTP, Proof, check_methods, find_domain_named
 from .logins import forget_failures
+from .trusts import TRUST_SCOPE, use_trust
+from .user_options import check_factors
 
 PROJECT = mapping({"id": HEX_ID, "name": text(255, 1), "domain": DOMAIN})
 METHODS = ("password", "token", "totp", APP)
@@ -39,7 +41,13 @@ SCOPE = {
     "anyOf": [
         one_of("unscoped"),
         mapping(
-            {"project": PROJECT, "domain": DOMAIN, "system": mapping({"all": one_of(True)}), "unscoped": mapping({})}
+            {
+                "project": PROJECT,
+                "domain": DOMAIN,
+                "system": mapping({"all": one_of(True)}),
+                "unscoped": mapping({}),
+                TRUST_SCOPE: mapping({"id": HEX_ID}, ("id",)),
+            }
         ),
     ]
 }
@@ -103,11 +111,12 @@ def create(ctx: Context) -> Reply:
             raise Unauthorized(REFUSED)
         for proof in proofs:
             forget_failures(ctx, session, proof.account)
-        kind, target, via = _choose_scope(ctx, session, user, parent, proofs)
+        holder_id, kind, target, via = _choose_scope(ctx, session, user, parent, proofs)
+        check_factors(user, {*given["methods"], *(parent.methods if parent else ())})
         written, token = issue_token(
             session,
             ctx.keys,
-            user.id,
+            holder_id,
             kind,
             target,
             given["methods"],
@@ -120,20 +129,24 @@ def create(ctx: Context) -> Reply:
 
 
 def _choose_scope(ctx: Context, session, user: User, parent: Token | None, proofs: list[Proof]) -> tuple:
-    """(kind, target, via): what was handed on has a scope of its own, and what comes from it stays within."""
+    """(user id, kind, target, via): what was handed on has a scope of its own; what comes from it stays within."""
     given = ctx.body.get("scope")
     for proof in proofs:
         if proof.via:
             if given is not None:
                 raise Unauthorized("Application credentials cannot request a scope.")
-            return "project", proof.project_id, proof.via
+            return user.id, "project", proof.project_id, proof.via
+    if isinstance(given, dict) and TRUST_SCOPE in given:
+        if parent is not None and parent.delegation is not None:
+            raise Forbidden("A trust cannot be used with a token that was made through something handed on.")
+        return use_trust(session, user, given)
     scope = _find_scope(session, given)
     if parent is not None and parent.delegation is not None:
         own = ("project", parent.project_id)
         if scope not in (None, own):
             raise Forbidden(f"A token that was made through a {parent.delegation.kind} cannot change its scope.")
-        return *own, (parent.delegation.kind, parent.delegation.id)
-    return *(_choose_default_scope(session, user, parent) if scope is None else scope), ()
+        return user.id, *own, (parent.delegation.kind, parent.delegation.id)
+    return user.id, *(_choose_default_scope(session, user, parent) if scope is None else scope), ()
 
 
 def _read_subject(ctx: Context, session, permission: str, expired_s: int = 0) -> tuple[str, Token]:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from ...auth import hash_password
 from ...errors import BadRequest, Conflict, Forbidden, NotFound
-from ...fields import BOOL, HEX_ID, NAME, OBJECT, field, nullable, text
+from ...fields import BOOL, HEX_ID, NAME, field, nullable, text
 from ...grants import read_targets
 from ...http import Context, build_log
 from ...models import (
@@ -32,6 +32,7 @@ from ...routes import Reply, Route
 from . import projects
 from .domains import choose_domain_id
 from .lists import build_link, build_list, filter_texts, read_flag
+from .user_options import OPTIONS, merge_options
 
 PASSWORD = text(4096, 1)
 _COMMON = {
@@ -41,7 +42,7 @@ _COMMON = {
     "enabled": field(BOOL),
     "default_project_id": field(nullable(HEX_ID)),
     "domain_id": field(nullable(HEX_ID)),
-    "options": field({**OBJECT, "maxProperties": 0}),
+    "options": field(OPTIONS),
 }
 FIELDS = {"name": field(NAME, required=True), **_COMMON}
 CHANGES = {"name": field(NAME), **_COMMON}
@@ -128,6 +129,7 @@ def create(ctx: Context) -> User:
             description=ctx.body.get("description"),
             enabled=ctx.body.get("enabled", True),
             default_project_id=ctx.body.get("default_project_id"),
+            options=merge_options({}, ctx.body.get("options")),
             password_hash=hashed,
             password_changed_at=now() if hashed else None,
         )
@@ -149,6 +151,7 @@ def update(ctx: Context, user_id: str) -> User:
         for name in ("name", "email", "description", "default_project_id", "enabled"):
             if name in ctx.body:
                 setattr(row, name, ctx.body[name])
+        row.options = merge_options(row.options, ctx.body.get("options"))
         if "password" in ctx.body:
             store_password(row, hashed)
         if ctx.body.get("enabled") is False:
@@ -189,7 +192,7 @@ def view(ctx: Context, row: User) -> dict:
         "domain_id": row.domain_id,
         "enabled": row.enabled,
         "password_expires_at": None,
-        "options": {},
+        "options": row.options,
         "links": {"self": build_link(ctx, "users", row.id)},
     }
     optional = {
