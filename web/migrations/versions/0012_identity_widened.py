@@ -224,6 +224,7 @@ def downgrade():
         with op.batch_alter_table(name) as batch:
             batch.drop_column("tokens_valid_after")
     for name in (
+        "trusts",
         "endpoints",
         "catalog_services",
         "regions",
