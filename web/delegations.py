@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from sqlalchemy import select
+from sqlalchemy import Row, bindparam, select
 from sqlalchemy.orm import Session
 
 from .errors import Forbidden, Unauthorized
@@ -36,6 +36,22 @@ class Delegation:
     view: dict
 
 
+# Written once and on tables, as every check of such a token reads them (see `auth.py`).
+_apps, _trusts, _users, _domains = (model.__table__ for model in (AppCredential, Trust, User, Domain))
+_READ_APP = select(_apps).where(_apps.c.id == bindparam("id"))
+_READ_TRUST = select(_trusts).where(_trusts.c.id == bindparam("id"))
+_READ_ALIVE = (
+    select(_users.c.id)
+    .join(_domains, _domains.c.id == _users.c.domain_id)
+    .where(
+        _users.c.id.in_(bindparam("users", expanding=True)),
+        _users.c.enabled,
+        _domains.c.enabled,
+        _users.c.tokens_valid_after <= bindparam("issued_at"),
+    )
+)
+
+
 def read_delegation(
     session: Session, via: tuple, user_id: str, project_id: str, issued_at: datetime, refused: str
 ) -> Delegation:
@@ -49,8 +65,7 @@ def read_delegation(
 
 
 def _read_app_credential(session: Session, credential_id, user_id, project_id, issued_at) -> Delegation | None:
-    columns = AppCredential.__table__
-    row = session.execute(select(columns).where(columns.c.id == credential_id)).first()
+    row = session.execute(_READ_APP, {"id": credential_id}).first()
     if row is None or row.user_id != user_id or row.project_id != project_id:
         return None
     if row.expires_at is not None and row.expires_at <= now():
@@ -69,12 +84,12 @@ def _read_app_credential(session: Session, credential_id, user_id, project_id, i
     )
 
 
-def read_chain(session: Session, trust_id: str) -> list[Trust]:
+def read_chain(session: Session, trust_id: str) -> list[Row]:
     """The trust and those it was made through, up to the first; empty where it or one of them has ended."""
-    found: list[Trust] = []
+    found: list[Row] = []
     wanted: str | None = trust_id
     while wanted is not None:
-        row = session.get(Trust, wanted)
+        row = session.execute(_READ_TRUST, {"id": wanted}).first()
         if row is None or (row.expires_at is not None and row.expires_at <= now()):
             return []
         found.append(row)
@@ -90,12 +105,7 @@ def _read_trust(session: Session, trust_id, user_id, project_id, issued_at) -> D
     if user_id != (row.trustor_id if row.impersonation else row.trustee_id):
         return None
     parties = {one for each in chain for one in (each.trustor_id, each.trustee_id)}
-    alive = (
-        select(User.id)
-        .join(Domain, Domain.id == User.domain_id)
-        .where(User.id.in_(parties), User.enabled, Domain.enabled, User.tokens_valid_after <= issued_at)
-    )
-    if set(session.scalars(alive)) != parties:
+    if set(session.scalars(_READ_ALIVE, {"users": list(parties), "issued_at": issued_at})) != parties:
         return None
     view = {
         "id": row.id,

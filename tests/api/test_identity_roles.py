@@ -17,7 +17,7 @@ class World:
     def __init__(self, cloud):
         self.cloud = cloud
         self.ids = {}
-        self.make("domain", "d1")
+        assert self.make("domain", "d1", description=None)["description"] == ""  # as openstackclient sends it
         for name, parent in (("top", "d1"), ("mid", "top"), ("low", "mid")):
             self.make("project", name, parent_id=self.ids[parent])
         self.make("user", "u1", password="one", domain_id=self.ids["d1"])

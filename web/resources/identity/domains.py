@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from ...errors import Conflict, Forbidden, NotFound
-from ...fields import BOOL, NAME, OBJECT, field, items, text
+from ...fields import BOOL, NAME, OBJECT, field, items, nullable, text
 from ...http import Context
 from ...models import Domain, now
 from ...paging import read_page
@@ -18,7 +18,7 @@ from .lists import build_link, build_list, filter_texts, read_flag
 
 DEFAULT = "default"
 _COMMON = {
-    "description": field(text(4096)),
+    "description": field(nullable(text(4096))),
     "enabled": field(BOOL),
     "tags": field(items(text(255, 1), 0)),
     "options": field({**OBJECT, "maxProperties": 0}),
@@ -78,7 +78,7 @@ def create(ctx: Context) -> Domain:
     _check_name(ctx, ctx.body["name"])
     row = Domain(
         name=ctx.body["name"],
-        description=ctx.body.get("description", ""),
+        description=ctx.body.get("description") or "",
         enabled=ctx.body.get("enabled", True),
     )
     ctx.session.add(row)
@@ -93,9 +93,11 @@ def update(ctx: Context, domain_id: str) -> Domain:
         _check_name(ctx, ctx.body["name"], but=row.id)
     if domain_id == DEFAULT and ctx.body.get("enabled") is False:
         raise Forbidden("The default domain cannot be disabled.")
-    for name in ("name", "description", "enabled"):
+    for name in ("name", "enabled"):
         if name in ctx.body:
             setattr(row, name, ctx.body[name])
+    if "description" in ctx.body:
+        row.description = ctx.body["description"] or ""
     if not row.enabled:
         row.tokens_valid_after = now()
     ctx.session.flush()

@@ -52,11 +52,9 @@ def use_trust(session, user: User, given: dict) -> tuple[str, str, str, tuple]:
     if set(given) != {TRUST_SCOPE}:
         raise BadRequest("Invalid input for field/attribute scope: one of project, domain, system, unscoped, a trust")
     trust_id = given[TRUST_SCOPE]["id"]
-    session.execute(select(Trust.id).where(Trust.id == trust_id).with_for_update())
-    chain = read_chain(session, trust_id)
-    if not chain or chain[0].trustee_id != user.id or chain[0].remaining_uses == 0:
+    row = session.execute(select(Trust).where(Trust.id == trust_id).with_for_update()).scalar()
+    if row is None or not read_chain(session, trust_id) or row.trustee_id != user.id or row.remaining_uses == 0:
         raise Forbidden("The trust is not this user's to use, or it has ended.")
-    row = chain[0]
     if row.remaining_uses is not None:
         row.remaining_uses -= 1
         session.flush()
