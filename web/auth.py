@@ -21,9 +21,10 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from sqlalchemy import bindparam, exists, or_, select
 from sqlalchemy.orm import Session
 
-from .errors import Unauthorized
-from .models import Assignment, Domain, Project, RevokedToken, Role, User
-from .policy import expand_roles
+from .delegations import Delegation, read_delegation
+from .errors import Unauthorized, Unavailable
+from .grants import read_roles
+from .models import Domain, Project, RevokedToken, User
 
 REFUSED = "The request you have made requires authentication."
 
@@ -45,6 +46,7 @@ class Token:
     project_domain: tuple[str, str] | None
     domain: tuple[str, str] | None
     roles: tuple[tuple[str, str], ...]  # id, name; implied ones included
+    delegation: Delegation | None = None  # what it was made through, if not by the user's own proof
 
     @property
     def role_names(self) -> list[str]:
@@ -94,16 +96,30 @@ class TokenKeys:
         except (InvalidToken, ValueError):
             raise Unauthorized(REFUSED) from None
 
-    def seal(self, user_id, scope, target, methods, issued_at: datetime, expires_at: datetime, audit_ids) -> str:
-        """A token's text."""
+    def seal(
+        self, user_id, scope, target, methods, issued_at: datetime, expires_at: datetime, audit_ids, via: tuple = ()
+    ) -> str:
+        """A token's text; ``via`` is the kind and the id of what it was made through."""
         payload = [user_id, scope, target, methods, issued_at.timestamp(), expires_at.timestamp(), audit_ids]
+        payload += [list(via)] if via else []
         return self.fernet.encrypt(json.dumps(payload).encode()).decode().rstrip("=")
 
     def open(self, text: str) -> tuple:
-        """(user id, scope, target id, methods, issued, expires, audit ids); Unauthorized where it is no token."""
+        """(user id, scope, target id, methods, issued, expires, audit ids[, via]); Unauthorized: it is no token."""
         if not text or len(text) > 2048 or not text.isascii():
             raise Unauthorized(REFUSED)
         return self._open(text + "=" * (-len(text) % 4))
+
+    def seal_text(self, text: str) -> str:
+        """A secret that is kept as a row; what stands before it makes it no token, whatever it says."""
+        return self.fernet.encrypt(b"text " + text.encode()).decode()
+
+    def open_text(self, sealed: str) -> str:
+        """What `seal_text` got; Unavailable where the key that sealed it is gone."""
+        try:
+            return self.fernet.decrypt(sealed.encode())[5:].decode()
+        except InvalidToken:
+            raise Unavailable("The key that this was sealed with is gone: bring back the token keys.") from None
 
 
 def build_audit_id() -> str:
@@ -111,18 +127,10 @@ def build_audit_id() -> str:
     return secrets.token_urlsafe(16)
 
 
-# Every request reads these two: written once, on tables and not on classes, which cost several times as much.
-_users, _projects, _roles, _assignments = User.__table__, Project.__table__, Role.__table__, Assignment.__table__
+# Every request reads this: written once, on tables and not on classes, which cost several times as much.
+_users, _projects = User.__table__, Project.__table__
 _user_domains, _project_domains = Domain.__table__.alias(), Domain.__table__.alias()
 _revoked = RevokedToken.__table__.c.audit_id
-_READ_ROLES = select(_roles.c.id, _roles.c.name, _assignments.c.role_id).outerjoin_from(
-    _roles,
-    _assignments,
-    (_assignments.c.role_id == _roles.c.id)
-    & (_assignments.c.user_id == bindparam("user"))
-    & (_assignments.c.target_kind == bindparam("kind"))
-    & (_assignments.c.target_id == bindparam("target")),
-).order_by(_roles.c.name)  # fmt: skip
 _READ_USER = (
     select(
         _users.c.name,
@@ -131,12 +139,15 @@ _READ_USER = (
         _user_domains.c.id.label("domain_id"),
         _user_domains.c.name.label("domain_name"),
         _user_domains.c.enabled.label("domain_enabled"),
+        _user_domains.c.tokens_valid_after.label("domain_valid_after"),
         _projects.c.id.label("project_id"),
         _projects.c.name.label("project_name"),
         _projects.c.enabled.label("project_enabled"),
+        _projects.c.tokens_valid_after.label("project_valid_after"),
         _project_domains.c.id.label("target_domain_id"),
         _project_domains.c.name.label("target_domain_name"),
         _project_domains.c.enabled.label("target_domain_enabled"),
+        _project_domains.c.tokens_valid_after.label("target_domain_valid_after"),
         exists().where(_revoked.in_((bindparam("audit"), bindparam("parent_audit")))).label("revoked"),
     )
     .join_from(_users, _user_domains, _user_domains.c.id == _users.c.domain_id)
@@ -149,17 +160,13 @@ _READ_USER = (
 )
 
 
-def read_roles(session: Session, user_id: str, scope: str, target: str) -> tuple[tuple[str, str], ...]:
-    """(id, name) of the user's roles on the target, with the implied ones, sorted by name."""
-    rows = session.execute(_READ_ROLES, {"user": user_id, "kind": scope, "target": target}).all()
-    names = set(expand_roles(row.name for row in rows if row.role_id is not None))
-    return tuple(dict.fromkeys((row.id, row.name) for row in rows if row.name in names))
+def read_token(session: Session, keys: TokenKeys, text: str, expired_s: int = 0) -> Token:
+    """The token of that text, as rows have it now; Unauthorized where it is expired, revoked or no longer allowed.
 
-
-def read_token(session: Session, keys: TokenKeys, text: str) -> Token:
-    """The token of that text, as rows have it now; Unauthorized where it is expired, revoked or no longer allowed."""
-    user_id, scope, target, methods, issued, expires, audit_ids = keys.open(text)
-    if expires <= datetime.now(UTC).timestamp():
+    One that expired less than ``expired_s`` ago counts as if it had not.
+    """
+    user_id, scope, target, methods, issued, expires, audit_ids, *via = keys.open(text)
+    if expires + expired_s <= datetime.now(UTC).timestamp():
         raise Unauthorized(REFUSED)
     return build_token(
         session,
@@ -170,10 +177,11 @@ def read_token(session: Session, keys: TokenKeys, text: str) -> Token:
         datetime.fromtimestamp(issued, UTC),
         datetime.fromtimestamp(expires, UTC),
         tuple(audit_ids),
+        tuple(via[0]) if via else (),
     )
 
 
-def build_token(session, user_id, scope, target, methods, issued_at, expires_at, audit_ids) -> Token:
+def build_token(session, user_id, scope, target, methods, issued_at, expires_at, audit_ids, via=()) -> Token:
     """A token of what rows say of the user and the target now; Unauthorized where they do not allow it."""
     asked = {"user": user_id, "audit": audit_ids[0], "parent_audit": audit_ids[-1]}
     asked |= {"project": target if scope == "project" else None, "domain": target if scope == "domain" else None}
@@ -184,8 +192,15 @@ def build_token(session, user_id, scope, target, methods, issued_at, expires_at,
         raise Unauthorized(REFUSED)
     if scope in ("project", "domain") and not row.target_domain_enabled:
         raise Unauthorized(REFUSED)
+    ends = (row.domain_valid_after, row.project_valid_after, row.target_domain_valid_after)
+    if any(end is not None and issued_at < end for end in ends):
+        raise Unauthorized(REFUSED)
     target_domain = (row.target_domain_id, row.target_domain_name)
-    roles = read_roles(session, user_id, scope, target) if scope else ()
+    delegation = read_delegation(session, via, user_id, target, issued_at, REFUSED) if via else None
+    if delegation is not None:
+        roles = read_roles(session, delegation.holder_id, scope, target, delegation.role_ids)
+    else:
+        roles = read_roles(session, user_id, scope, target) if scope else ()
     if scope and not roles:
         raise Unauthorized(REFUSED)
     return Token(
@@ -202,11 +217,20 @@ def build_token(session, user_id, scope, target, methods, issued_at, expires_at,
         project_domain=target_domain if scope == "project" else None,
         domain=target_domain if scope == "domain" else None,
         roles=roles,
+        delegation=delegation,
     )
 
 
 def issue_token(
-    session, keys: TokenKeys, user_id, scope, target, methods, lifetime_s: int, parent: Token | None = None
+    session,
+    keys: TokenKeys,
+    user_id,
+    scope,
+    target,
+    methods,
+    lifetime_s: int,
+    parent: Token | None = None,
+    via: tuple = (),
 ):
     """(text, Token) of a new token; made from another token, it never outlives that one."""
     issued_at = datetime.now(UTC)
@@ -216,8 +240,8 @@ def issue_token(
         expires_at = min(expires_at, parent.expires_at)
         audit_ids = (audit_ids[0], parent.audit_ids[-1])
         methods = tuple(dict.fromkeys((*parent.methods, *methods)))
-    token = build_token(session, user_id, scope, target, tuple(methods), issued_at, expires_at, audit_ids)
-    text = keys.seal(user_id, scope, target, list(methods), issued_at, expires_at, list(audit_ids))
+    token = build_token(session, user_id, scope, target, tuple(methods), issued_at, expires_at, audit_ids, via)
+    text = keys.seal(user_id, scope, target, list(methods), issued_at, expires_at, list(audit_ids), via)
     return text, token
 
 

@@ -10,11 +10,26 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from .auth import apply_key, hash_password
-from .models import Assignment, Domain, Flavor, Host, Network, Project, Role, Subnet, User, VolumeType, now, touch
+from .models import (
+    Assignment,
+    Domain,
+    Flavor,
+    Host,
+    Implication,
+    Network,
+    Project,
+    Role,
+    Subnet,
+    User,
+    VolumeType,
+    now,
+    touch,
+)
 from .models.host_images import apply_host_key
 
 DOMAIN_ID = "default"
 ROLES = ("admin", "member", "reader", "service")
+IMPLIED = (("admin", "member"), ("member", "reader"))
 FLAVORS = [  # id, name, vcpus, MiB, GB: DevStack's, so that habits and scripts carry over
     ("c1", "cirros256", 1, 256, 1),
     ("n1", "m1.nano", 1, 128, 1),
@@ -71,13 +86,18 @@ def _apply_identity(session: Session, settings, passwords: dict[str, str], done:
         session.add(Domain(id=DOMAIN_ID, name="Default", description="The default domain"))
         done.append("domain Default")
         session.flush()
-    roles = {}
+    roles, made = {}, set()
     for name in ROLES:
-        roles[name] = session.scalar(select(Role).where(Role.name == name))
+        roles[name] = session.scalar(select(Role).where(Role.name == name, Role.domain_id.is_(None)))
         if roles[name] is None:
             roles[name] = Role(name=name)
             session.add(roles[name])
+            made.add(name)
             done.append(f"role {name}")
+    session.flush()
+    for prior, implied in IMPLIED:
+        if prior in made:  # one that was taken back since is not made again
+            session.add(Implication(prior_id=roles[prior].id, implied_id=roles[implied].id))
     for user_name, project_name, role_name in (("admin", "admin", "admin"), ("demo", "demo", "member")):
         project = session.scalar(select(Project).where(Project.domain_id == DOMAIN_ID, Project.name == project_name))
         if project is None:

@@ -24,7 +24,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from . import dry_run, idempotency
 from . import fields as web_fields
-from .auth import Token, TokenKeys, read_token
+from .auth import REFUSED, Token, TokenKeys, read_token
+from .delegations import is_allowed
 from .dispatch import announce
 from .errors import (
     BadRequest,
@@ -166,6 +167,10 @@ class Pipeline:
             raise NotFound("The resource could not be found.")
         if any(route.permission is not None for route in known) or request.headers.get("X-Auth-Token"):
             self._authenticate(request, known, context)
+        if context.token is not None and context.token.delegation is not None:
+            path = request.path.removeprefix(self.service.prefix)
+            if not is_allowed(context.token.delegation, self.service.type, request.method, path):
+                raise Unauthorized(REFUSED)
         body = None
         if not known[0].stream and (known[0].fields is not None or known[0].action):
             body = self._read_body(request)
@@ -197,8 +202,10 @@ class Pipeline:
             raise BadRequest(f"{request.method} {request.path} cannot be asked for with the header {header}")
         if key is None or context.dry_run:
             return None
-        query, version = request.query_string, context.version
-        return key, idempotency.build_digest(request.method, request.path, query, version, body)
+        query, version, delegation = request.query_string, context.version, context.token.delegation
+        # What somebody's own token was answered is not for a token that was handed on.
+        path = f"{request.path}#{delegation.id}" if delegation else request.path
+        return key, idempotency.build_digest(request.method, path, query, version, body)
 
     def _authenticate(self, request, routes, context: Context) -> None:
         text = request.headers.get("X-Auth-Token", "")

@@ -26,23 +26,12 @@ _BASE = {
 }
 _RULES: dict[str, str] = {}
 
-# admin implies member implies reader, as every deployment of Keystone bootstraps it.
-IMPLIED = {"admin": ("member", "reader"), "member": ("reader",)}
-
 
 def rule(permission: str, default: str) -> str:
     """Register a permission with its default rule and return its name, for use in a route table."""
     if _RULES.setdefault(permission, default) != default:
         raise ValueError(f"permission {permission} is registered twice with different rules")
     return permission
-
-
-def expand_roles(names) -> list[str]:
-    """The roles with all they imply, sorted."""
-    found = set(names)
-    for name in list(found):
-        found.update(IMPLIED.get(name, ()))
-    return sorted(found)
 
 
 @functools.cache

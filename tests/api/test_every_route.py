@@ -95,9 +95,11 @@ def test_s28_with_an_expired_token_every_guarded_route_is_401(cloud, monkeypatch
     assert {name: code for name, code in codes.items() if code != 401} == {}
 
 
-# A reader may change nothing but what is its own: its tokens, its password, its key pairs.
+# A reader may change nothing but what is its own: its tokens, its password, its key pairs, its credentials and trusts.
 READERS_OWN = re.compile(
-    r"^(identity (POST|DELETE) /auth/tokens|identity POST /users/{[^}]*}/password|compute \w+ /os-keypairs)"
+    r"^(identity (POST|DELETE) /auth/tokens|identity POST /users/{[^}]*}/password|compute \w+ /os-keypairs"
+    r"|identity POST /users/{[^}]*}/(application_credentials|credentials/OS-EC2)|identity POST /OS-TRUST/trusts"
+    r"|identity POST /credentials)"
 )
 
 

@@ -41,6 +41,7 @@ KINDS = [
     ("project", {"name": "p1", "description": "x", "tags": ["t"]}, {"description": "y", "tags": []}),
     ("user", {"name": "u1", "email": "a@b", "description": "x"}, {"description": "y", "email": "c@d"}),
     ("role", {"name": "r1", "description": "x"}, {"description": "y"}),
+    ("group", {"name": "g1", "description": "x"}, {"description": "y"}),
 ]
 
 
@@ -99,7 +100,6 @@ REFUSED = [
     ("user", {"name": "x", "password": 7}, "password"),
     ("user", {"name": "x", "default_project_id": "none"}, "default_project_id"),
     ("role", {"name": " x"}, "name"),
-    ("role", {"name": "x", "domain_id": "default"}, "domain_id"),
     ("domain", {"name": "x", "description": 7}, "description"),
 ]
 
@@ -161,8 +161,6 @@ def test_project_filters(cloud):
     assert names("is_domain=true") == []
     assert cloud.get(f"{V3}/projects?enabled=perhaps", user="admin").status_code == 400
     assert cloud.delete(f"{V3}/projects/{top['id']}", user="admin").status_code == 403
-    assert cloud.patch(f"{V3}/domains/{domain['id']}", {"domain": {"enabled": False}}, user="admin").status_code == 200
-    assert cloud.delete(f"{V3}/domains/{domain['id']}", user="admin").status_code == 409
     assert (
         cloud.post(f"{V3}/projects", {"project": {"name": "x", "parent_id": "none"}}, user="admin").status_code == 404
     )
@@ -313,7 +311,7 @@ def test_assignments(cloud, place):
 
 
 def test_assignments_listed(cloud):
-    """`effective` names implied roles; filters leave what fits; groups and inheritance give none."""
+    """`effective` names implied roles; filters leave what fits."""
 
     def count(query=""):
         answer = cloud.get(f"{V3}/role_assignments{query}", user="admin")
@@ -360,7 +358,24 @@ def test_disabled_domain(cloud):
     assert cloud.patch(f"{V3}/domains/{domain['id']}", {"domain": {"enabled": False}}, user="admin").status_code == 200
     assert not alive(cloud, token)
     assert cloud.http.post(f"{V3}/auth/tokens", json=body).status_code == 401
-    assert cloud.delete(f"{V3}/domains/{domain['id']}", user="admin").status_code == 409
-    assert cloud.delete(f"{V3}/users/{user['id']}", user="admin").status_code == 204
+    assert cloud.patch(f"{V3}/domains/{domain['id']}", {"domain": {"enabled": True}}, user="admin").status_code == 200
+    assert not alive(cloud, token)
+    assert cloud.http.post(f"{V3}/auth/tokens", json=body).status_code == 201
+    assert cloud.delete(f"{V3}/domains/{domain['id']}", user="admin").status_code == 403
+    assert cloud.patch(f"{V3}/domains/{domain['id']}", {"domain": {"enabled": False}}, user="admin").status_code == 200
+    project = make(cloud, "project", name="p1", domain_id=domain["id"])
+    make(cloud, "project", name="p2", parent_id=project["id"])
+    group = make(cloud, "group", name="g1", domain_id=domain["id"])
+    make(cloud, "role", name="r1", domain_id=domain["id"])
+    with cloud.database.write.begin() as session:
+        session.add(SecurityGroup(project_id=project["id"], name="web"))
+    refused = cloud.delete(f"{V3}/domains/{domain['id']}", user="admin")
+    assert refused.status_code == 409
+    assert "1 security groups" in refused.json["error"]["message"]
+    with cloud.database.write.begin() as session:
+        session.delete(session.scalar(select(SecurityGroup).where(SecurityGroup.name == "web")))
+    assert cloud.get(f"{V3}/users/{user['id']}", user="admin").status_code == 200
     assert cloud.delete(f"{V3}/domains/{domain['id']}", user="admin").status_code == 204
+    for path in (f"users/{user['id']}", f"projects/{project['id']}", f"groups/{group['id']}"):
+        assert cloud.get(f"{V3}/{path}", user="admin").status_code == 404
     assert cloud.delete(f"{V3}/domains/default", user="admin").status_code == 403

@@ -16,6 +16,6 @@ def build_config(url: str) -> Config:
     return config
 
 
-def upgrade(url: str) -> None:
-    """Bring the database to the newest revision; nothing to do is fine."""
-    command.upgrade(build_config(url), "head")
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the database to the revision (the newest); nothing to do is fine."""
+    command.upgrade(build_config(url), revision)

@@ -13,6 +13,8 @@ def render_item(kind, item, autogen_context):
 
 database = Database(context.config.get_main_option("sqlalchemy.url"))
 with database.engine.connect() as connection:
+    if database.is_sqlite:  # a table that is made anew is dropped first, and what refers to it would go along
+        connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,

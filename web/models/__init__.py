@@ -1,9 +1,23 @@
 """Every model: wanted and observed columns side by side. Imports nothing of `web` outside this folder."""
 
 from .base import Base, Database, is_gone, new_hex_id, new_uuid, now
+from .catalog import CatalogService, Endpoint, Region
+from .credentials import Credential
+from .delegations import AccessRule, AppCredential, Trust
 from .hosts import Aggregate, AggregateHost, Host, HostRequest, RequestLog, Run, mark_due, touch
 from .idempotency import IdempotentAnswer
-from .identity import Assignment, Domain, LoginFailure, Project, RevokedToken, Role, User
+from .identity import (
+    Assignment,
+    Domain,
+    Group,
+    Implication,
+    LoginFailure,
+    Membership,
+    Project,
+    RevokedToken,
+    Role,
+    User,
+)
 from .images import Image, ImageMember
 from .migrations import Migration
 from .networks import (
@@ -24,31 +38,40 @@ from .servers import ConsoleLog, Flavor, FlavorAccess, Keypair, Server, ServerAc
 from .volumes import Snapshot, Volume, VolumeAttachment, VolumeType, VolumeTypeAccess
 
 __all__ = [
+    "AccessRule",
     "Address",
     "Aggregate",
     "AggregateHost",
+    "AppCredential",
     "Assignment",
     "Base",
+    "CatalogService",
     "ConsoleLog",
+    "Credential",
     "Database",
     "DefaultQuota",
     "Domain",
+    "Endpoint",
     "Flavor",
     "FlavorAccess",
     "FloatingIP",
+    "Group",
     "Host",
     "HostRequest",
     "IdempotentAnswer",
     "Image",
     "ImageMember",
+    "Implication",
     "Keypair",
     "LoginFailure",
+    "Membership",
     "Migration",
     "Network",
     "Port",
     "PortSecurityGroup",
     "Project",
     "Quota",
+    "Region",
     "RequestLog",
     "RevokedToken",
     "Role",
@@ -63,6 +86,7 @@ __all__ = [
     "ServerImage",
     "Snapshot",
     "Subnet",
+    "Trust",
     "User",
     "UserQuota",
     "Volume",

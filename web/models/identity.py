@@ -1,4 +1,4 @@
-"""Who may act: domains, projects, users, roles, assignments, revoked tokens, wrong passwords.
+"""Who may act: domains, projects, users, groups, roles, assignments, revoked tokens, wrong passwords.
 
 Owns the rows only; tokens are made and checked in `web/auth.py`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Text, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base, new_hex_id, now
@@ -20,6 +20,7 @@ class Domain(Base):
     name: Mapped[str] = mapped_column(unique=True)
     description: Mapped[str] = mapped_column(Text, default="")
     enabled: Mapped[bool] = mapped_column(default=True)
+    tokens_valid_after: Mapped[datetime | None]  # set when it is disabled: older tokens are dead
 
 
 class Project(Base):
@@ -34,6 +35,7 @@ class Project(Base):
     enabled: Mapped[bool] = mapped_column(default=True)
     tags: Mapped[list] = mapped_column(default=list)
     options: Mapped[dict] = mapped_column(default=dict)
+    tokens_valid_after: Mapped[datetime | None]  # set when it is disabled: older tokens are dead
 
 
 class User(Base):
@@ -54,26 +56,71 @@ class User(Base):
     options: Mapped[dict] = mapped_column(default=dict)
 
 
-class Role(Base):
-    __tablename__ = "roles"
+class Group(Base):
+    """Users of any domain that are given roles together."""
+
+    __tablename__ = "groups"
+    __table_args__ = (UniqueConstraint("domain_id", "name"),)
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_hex_id)
-    name: Mapped[str] = mapped_column(unique=True)
+    domain_id: Mapped[str] = mapped_column(ForeignKey("domains.id"))
+    name: Mapped[str]
+    description: Mapped[str] = mapped_column(Text, default="")
+
+
+class Membership(Base):
+    __tablename__ = "memberships"
+
+    group_id: Mapped[str] = mapped_column(ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+_GLOBAL = text("domain_id IS NULL")
+
+
+class Role(Base):
+    """Of every domain (no domain_id: tokens carry it, policy looks at it), or of one: it counts by what it implies."""
+
+    __tablename__ = "roles"
+    __table_args__ = (
+        UniqueConstraint("domain_id", "name"),
+        Index("ix_roles_global_name", "name", unique=True, sqlite_where=_GLOBAL, postgresql_where=_GLOBAL),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_hex_id)
+    name: Mapped[str]
     domain_id: Mapped[str | None]
     description: Mapped[str | None] = mapped_column(Text)
 
 
+class Implication(Base):
+    """Whoever has the prior role has the implied one, too."""
+
+    __tablename__ = "implications"
+
+    prior_id: Mapped[str] = mapped_column(ForeignKey("roles.id", ondelete="CASCADE"), primary_key=True)
+    implied_id: Mapped[str] = mapped_column(ForeignKey("roles.id", ondelete="CASCADE"), primary_key=True)
+
+
 class Assignment(Base):
-    """A role of a user on a project, on a domain, or on the system (both empty)."""
+    """A role of a user or of a group on a project, on a domain, or on the system (target_id empty).
+
+    ``inherited``: not on the target itself, but on every project of the domain, or below the project.
+    """
 
     __tablename__ = "assignments"
-    __table_args__ = (UniqueConstraint("user_id", "role_id", "target_kind", "target_id"),)
+    __table_args__ = (
+        UniqueConstraint("user_id", "role_id", "target_kind", "target_id", "inherited"),
+        UniqueConstraint("group_id", "role_id", "target_kind", "target_id", "inherited"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    group_id: Mapped[str | None] = mapped_column(ForeignKey("groups.id", ondelete="CASCADE"), index=True)
     role_id: Mapped[str] = mapped_column(ForeignKey("roles.id", ondelete="CASCADE"))
     target_kind: Mapped[str]  # project | domain | system
     target_id: Mapped[str] = mapped_column(default="", index=True)
+    inherited: Mapped[bool] = mapped_column(default=False)
 
 
 class RevokedToken(Base):

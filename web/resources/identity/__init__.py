@@ -1,9 +1,59 @@
 """The Identity API (/v3): its resources, in one table."""
 
 from ...routes import Service
-from . import assignments, catalog, domains, passwords, projects, roles, scopes, tokens, users, versions
+from . import (
+    access_rules,
+    application_credentials,
+    assignments,
+    catalog,
+    credentials,
+    domain_contents,
+    domains,
+    ec2_credentials,
+    ec2_tokens,
+    endpoints,
+    groups,
+    passwords,
+    project_tags,
+    projects,
+    regions,
+    role_assignments,
+    role_inferences,
+    roles,
+    scopes,
+    services,
+    tokens,
+    trusts,
+    users,
+    versions,
+)
 
-RESOURCES = [versions, tokens, catalog, scopes, domains, projects, users, passwords, roles, assignments]
+RESOURCES = [
+    versions,
+    tokens,
+    catalog,
+    regions,
+    services,
+    endpoints,
+    scopes,
+    domains,
+    domain_contents,
+    projects,
+    project_tags,
+    users,
+    passwords,
+    application_credentials,
+    access_rules,
+    credentials,
+    ec2_credentials,
+    ec2_tokens,
+    trusts,
+    groups,
+    roles,
+    role_inferences,
+    assignments,
+    role_assignments,
+]
 
 SERVICE = Service(
     name="identity",

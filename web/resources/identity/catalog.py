@@ -1,147 +1,146 @@
-"""The catalog: which services there are and where, and the same as services, endpoints and regions.
+"""The catalog: which services there are and where.
 
-Made from the services this cloud serves and its settings, so nothing of it is stored and nothing can be
-written; ids are derived from names and stay. Source: Identity API reference, "Service catalog and
-endpoints". Next room: `tokens.py`, whose answers carry the catalog.
+Built in is what this cloud serves, as its settings say: it needs no row and follows the settings. Over it lie
+the rows that operators made by the API: further regions, services and endpoints, and built-in ones changed or
+taken out (from then on they are as the row says). Ids of built-in ones are derived from names and stay.
+Source: Identity API reference, "Service catalog and endpoints". Next rooms: `regions.py`, `services.py`,
+`endpoints.py`, which write the rows; `tokens.py`, whose answers carry the catalog.
 """
 
 from __future__ import annotations
 
+import re
 import uuid
 
+from sqlalchemy import select
+
+from ...auth import Token
 from ...errors import Forbidden, NotFound
 from ...http import Context, build_base_url
-from ...policy import ADMIN, ANYONE, rule
-from ...routes import Reply, Route, Service
-from .lists import build_link, build_list
+from ...models import CatalogService, Endpoint, Region
+from ...policy import ANYONE, rule
+from ...routes import Reply, Route
 
 INTERFACES = ("admin", "internal", "public")
+_NAMES = {  # of an object, as the API names it
+    Region: ("id", "description", "parent_region_id"),
+    CatalogService: ("id", "type", "name", "description", "enabled"),
+    Endpoint: ("id", "service_id", "region_id", "interface", "url", "enabled"),
+}
+_TOLD = {Region: "region", CatalogService: "service", Endpoint: "endpoint"}
 
 
 def _build_id(*names: str) -> str:
     return uuid.uuid5(uuid.NAMESPACE_URL, "kumo/" + "/".join(names)).hex
 
 
-def _build_endpoints(ctx: Context, service: Service) -> list[dict]:
+def _build_in(ctx: Context, model) -> list[dict]:
+    """The built-in objects of a kind."""
     region = ctx.settings.kumo.region
-    path = service.version_path if service.catalog_path is None else service.catalog_path
+    if model is Region:
+        return [{"id": region, "description": "", "parent_region_id": None}]
+    if model is CatalogService:
+        return [
+            {
+                "id": _build_id(service.type),
+                "type": service.type,
+                "name": service.name,
+                "description": service.title,
+                "enabled": True,
+            }
+            for service in ctx.services
+        ]
     return [
         {
             "id": _build_id(region, service.type, interface),
-            "interface": interface,
+            "service_id": _build_id(service.type),
             "region_id": region,
-            "region": region,
-            "url": build_base_url(ctx.settings, service) + path,
+            "interface": interface,
+            "url": build_base_url(ctx.settings, service)
+            + (service.version_path if service.catalog_path is None else service.catalog_path),
+            "enabled": True,
         }
+        for service in ctx.services
         for interface in INTERFACES
     ]
 
 
-def build_catalog(ctx: Context) -> list[dict]:
+def read_objects(ctx: Context, model) -> dict[str, dict]:
+    """All there are of a kind, built-in ones first, by id."""
+    found = {one["id"]: one for one in _build_in(ctx, model)}
+    for row in ctx.session.scalars(select(model).order_by(model.id)):
+        if row.removed:
+            found.pop(row.id, None)
+        else:
+            found[row.id] = {name: getattr(row, name) for name in _NAMES[model]}
+    return found
+
+
+def find_object(ctx: Context, model, object_id: str) -> dict:
+    """The one of this id; NotFound."""
+    found = read_objects(ctx, model).get(object_id)
+    if found is None:
+        raise NotFound(f"Could not find {_TOLD[model]}: {object_id}.")
+    return found
+
+
+def store_object(ctx: Context, model, values: dict, removed: bool = False) -> dict:
+    """Keep it as a row, new or in place of what has its id."""
+    row = ctx.session.get(model, values["id"])
+    if row is None:
+        row = model(id=values["id"])
+        ctx.session.add(row)
+    for name in _NAMES[model]:
+        setattr(row, name, values[name])
+    row.removed = removed
+    ctx.session.flush()
+    return values
+
+
+def remove_object(ctx: Context, model, object_id: str) -> None:
+    """Take it out: a row of the operator's own is gone, a built-in one is covered."""
+    values = find_object(ctx, model, object_id)
+    if any(one["id"] == object_id for one in _build_in(ctx, model)):
+        store_object(ctx, model, values, removed=True)
+    else:
+        ctx.session.delete(ctx.session.get(model, object_id))
+        ctx.session.flush()
+
+
+def filter_objects(ctx: Context, objects: dict[str, dict], *names: str) -> list[dict]:
+    """Those that the query's filters by these names fit."""
+    return [one for one in objects.values() if all(ctx.query.get(name) in (None, one[name] or "") for name in names)]
+
+
+def _fill_url(url: str, token: Token) -> str | None:
+    """The URL for this token: `$(project_id)s` and `%(user_id)s` and the like filled in; None where one cannot be."""
+    values = {"project_id": token.project_id, "tenant_id": token.project_id, "user_id": token.user_id}
+    names = re.findall(r"[$%]\((\w+)\)s", url)
+    if any(values.get(name) is None for name in names):
+        return None
+    return re.sub(r"[$%]\((\w+)\)s", lambda match: values[match[1]], url)
+
+
+def build_catalog(ctx: Context, token: Token) -> list[dict]:
     """The catalog of a token: [{id, type, name, endpoints: [{id, interface, region_id, region, url}]}]."""
+    places: dict[str, list[dict]] = {}
+    for one in read_objects(ctx, Endpoint).values():
+        url = _fill_url(one["url"], token) if one["enabled"] else None
+        if url is not None:
+            told = {"id": one["id"], "interface": one["interface"], "region_id": one["region_id"]}
+            places.setdefault(one["service_id"], []).append({**told, "region": one["region_id"], "url": url})
     return [
-        {
-            "id": _build_id(service.type),
-            "type": service.type,
-            "name": service.name,
-            "endpoints": _build_endpoints(ctx, service),
-        }
-        for service in ctx.services
+        {"id": one["id"], "type": one["type"], "name": one["name"], "endpoints": places[one["id"]]}
+        for one in read_objects(ctx, CatalogService).values()
+        if one["enabled"] and one["id"] in places
     ]
 
 
 def show(ctx: Context) -> Reply:
     if not ctx.token.scope:
         raise Forbidden("The catalog needs a token that is scoped to a project, a domain or the system.")
-    return Reply({"catalog": build_catalog(ctx), "links": {"self": ctx.url("/auth/catalog")}})
-
-
-def _list_services(ctx: Context) -> list[dict]:
-    return [
-        {
-            "id": _build_id(service.type),
-            "type": service.type,
-            "name": service.name,
-            "description": service.title,
-            "enabled": True,
-            "links": {"self": build_link(ctx, "services", _build_id(service.type))},
-        }
-        for service in ctx.services
-    ]
-
-
-def _list_endpoints(ctx: Context) -> list[dict]:
-    return [
-        {
-            **endpoint,
-            "service_id": _build_id(service.type),
-            "enabled": True,
-            "links": {"self": build_link(ctx, "endpoints", endpoint["id"])},
-        }
-        for service in ctx.services
-        for endpoint in _build_endpoints(ctx, service)
-    ]
-
-
-def _list_regions(ctx: Context) -> list[dict]:
-    region = ctx.settings.kumo.region
-    return [
-        {
-            "id": region,
-            "description": "",
-            "parent_region_id": None,
-            "links": {"self": build_link(ctx, "regions", region)},
-        }
-    ]
-
-
-def _filter(ctx: Context, rows: list[dict], *names: str) -> list[dict]:
-    return [row for row in rows if all(ctx.query.get(name) in (None, row[name]) for name in names)]
-
-
-def _find(rows: list[dict], what: str, wanted: str) -> dict:
-    for row in rows:
-        if row["id"] == wanted:
-            return row
-    raise NotFound(f"Could not find {what}: {wanted}.")
-
-
-def index_services(ctx: Context) -> Reply:
-    return build_list(ctx, "services", _filter(ctx, _list_services(ctx), "type", "name"))
-
-
-def show_service(ctx: Context, service_id: str) -> Reply:
-    return Reply({"service": _find(_list_services(ctx), "service", service_id)})
-
-
-def index_endpoints(ctx: Context) -> Reply:
-    return build_list(
-        ctx, "endpoints", _filter(ctx, _list_endpoints(ctx), "interface", "service_id", "region_id", "region")
-    )
-
-
-def show_endpoint(ctx: Context, endpoint_id: str) -> Reply:
-    return Reply({"endpoint": _find(_list_endpoints(ctx), "endpoint", endpoint_id)})
-
-
-def index_regions(ctx: Context) -> Reply:
-    return build_list(ctx, "regions", _filter(ctx, _list_regions(ctx), "parent_region_id"))
-
-
-def show_region(ctx: Context, region_id: str) -> Reply:
-    return Reply({"region": _find(_list_regions(ctx), "region", region_id)})
+    return Reply({"catalog": build_catalog(ctx, ctx.token), "links": {"self": ctx.url("/auth/catalog")}})
 
 
 CATALOG = rule("identity:catalog:show", ANYONE)
-SERVICES = rule("identity:services:read", ADMIN)
-ENDPOINTS = rule("identity:endpoints:read", ADMIN)
-REGIONS = rule("identity:regions:read", ANYONE)
-ROUTES = [
-    Route("GET", "/auth/catalog", CATALOG, None, show, transaction=False),
-    Route("GET", "/services", SERVICES, None, index_services, transaction=False),
-    Route("GET", "/services/{service_id}", SERVICES, None, show_service, transaction=False),
-    Route("GET", "/endpoints", ENDPOINTS, None, index_endpoints, transaction=False),
-    Route("GET", "/endpoints/{endpoint_id}", ENDPOINTS, None, show_endpoint, transaction=False),
-    Route("GET", "/regions", REGIONS, None, index_regions, transaction=False),
-    Route("GET", "/regions/{region_id}", REGIONS, None, show_region, transaction=False),
-]
+ROUTES = [Route("GET", "/auth/catalog", CATALOG, None, show)]

@@ -1,25 +1,24 @@
 """Domains: the containers of users and projects.
 
-Source: Identity API reference, "Domains". Next room: `projects.py`.
+Source: Identity API reference, "Domains". Next room: `domain_contents.py`, which deletes them with all they contain.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import delete as sql_delete
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from ...errors import Conflict, Forbidden, NotFound
-from ...fields import BOOL, NAME, OBJECT, field, items, text
+from ...fields import BOOL, NAME, OBJECT, field, items, nullable, text
 from ...http import Context
-from ...models import Assignment, Domain, Project, User
+from ...models import Domain, now
 from ...paging import read_page
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
-from .lists import build_link, build_list, read_flag
+from .lists import build_link, build_list, filter_texts, read_flag
 
 DEFAULT = "default"
 _COMMON = {
-    "description": field(text(4096)),
+    "description": field(nullable(text(4096))),
     "enabled": field(BOOL),
     "tags": field(items(text(255, 1), 0)),
     "options": field({**OBJECT, "maxProperties": 0}),
@@ -52,8 +51,7 @@ def _check_name(ctx: Context, name: str, but: str = "") -> None:
 
 def index(ctx: Context) -> Reply:
     statement = select(Domain)
-    if ctx.query.get("name") is not None:
-        statement = statement.where(Domain.name == ctx.query["name"])
+    statement = filter_texts(ctx, statement, {"name": Domain.name})
     if (enabled := read_flag(ctx, "enabled")) is not None:
         statement = statement.where(Domain.enabled == enabled)
     page = read_page(
@@ -80,7 +78,7 @@ def create(ctx: Context) -> Domain:
     _check_name(ctx, ctx.body["name"])
     row = Domain(
         name=ctx.body["name"],
-        description=ctx.body.get("description", ""),
+        description=ctx.body.get("description") or "",
         enabled=ctx.body.get("enabled", True),
     )
     ctx.session.add(row)
@@ -95,28 +93,15 @@ def update(ctx: Context, domain_id: str) -> Domain:
         _check_name(ctx, ctx.body["name"], but=row.id)
     if domain_id == DEFAULT and ctx.body.get("enabled") is False:
         raise Forbidden("The default domain cannot be disabled.")
-    for name in ("name", "description", "enabled"):
+    for name in ("name", "enabled"):
         if name in ctx.body:
             setattr(row, name, ctx.body[name])
+    if "description" in ctx.body:
+        row.description = ctx.body["description"] or ""
+    if not row.enabled:
+        row.tokens_valid_after = now()
     ctx.session.flush()
     return row
-
-
-def delete(ctx: Context, domain_id: str) -> None:
-    """Only a disabled domain (403), and only one without users and projects (409): nothing is taken along."""
-    row = find_domain(ctx.session, domain_id)
-    if domain_id == DEFAULT:
-        raise Forbidden("The default domain cannot be deleted.")
-    if row.enabled:
-        raise Forbidden("A domain that is enabled cannot be deleted: disable it first.")
-    for what, model in (("users", User), ("projects", Project)):
-        count = ctx.session.scalar(select(func.count()).select_from(model).where(model.domain_id == domain_id))
-        if count:
-            raise Conflict(f"Domain {domain_id} still has {count} {what}: delete them first.")
-    ctx.session.execute(
-        sql_delete(Assignment).where(Assignment.target_kind == "domain", Assignment.target_id == domain_id)
-    )
-    ctx.session.delete(row)
 
 
 def view(ctx: Context, row: Domain) -> dict:
@@ -135,11 +120,9 @@ READ = rule("identity:domains:read", ADMIN)
 SHOW = rule("identity:domains:show", ANYONE)
 CREATE = rule("identity:domains:create", ADMIN)
 UPDATE = rule("identity:domains:update", ADMIN)
-DELETE = rule("identity:domains:delete", ADMIN)
 ROUTES = [
     Route("GET", "/domains", READ, None, index),
     Route("POST", "/domains", CREATE, FIELDS, create, view, 201, key="domain"),
     Route("GET", "/domains/{domain_id}", SHOW, None, show, view, key="domain"),
     Route("PATCH", "/domains/{domain_id}", UPDATE, CHANGES, update, view, key="domain"),
-    Route("DELETE", "/domains/{domain_id}", DELETE, None, delete),
 ]

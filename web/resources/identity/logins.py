@@ -17,14 +17,14 @@ from sqlalchemy.exc import IntegrityError
 from ...auth import REFUSED, check_password
 from ...errors import TooMany, Unauthorized
 from ...http import Context
-from ...models import LoginFailure, User, now
+from ...models import AppCredential, LoginFailure, User, now
 
 FORGET = 10  # failures are forgotten after this many pauses
 
 
-def name_account(user: User | None, named: str) -> str:
-    """What failures are counted under: the user's id, or a digest of the name where there is no such user."""
-    return user.id if user is not None else hashlib.sha256(named.encode()).hexdigest()
+def name_account(row: User | AppCredential | None, named: str) -> str:
+    """What failures are counted under: the account's id, or a digest of the name where there is no such account."""
+    return row.id if row is not None else hashlib.sha256(named.encode()).hexdigest()
 
 
 def check_pause(ctx: Context, session, account: str) -> None:
@@ -64,25 +64,22 @@ def store_failure(ctx: Context, account: str) -> None:
                 raise
 
 
-def check_login(ctx: Context, user: User | None, named: str, password: str) -> str:
-    """The hash that the password fits; Unauthorized (counted) where it does not, TooMany during a pause.
+def check_secret(ctx: Context, account: str, hashed: str | None, secret: str) -> None:
+    """Nothing where the secret is the hash's; Unauthorized (counted) where it is not, TooMany during a pause.
 
-    ``user`` None is an account that does not exist: it takes as long and counts as much. The caller
+    ``hashed`` None is an account that does not exist: it takes as long and counts as much. The caller
     compares the hash with the row again in the transaction that acts on it, and calls `forget_failures`.
     """
-    account = name_account(user, named)
     with ctx.database.read() as session:
         check_pause(ctx, session, account)
-    hashed = user.password_hash if user is not None else None
-    if not check_password(password, hashed):
+    if not check_password(secret, hashed):
         store_failure(ctx, account)
         raise Unauthorized(REFUSED)
-    return hashed
 
 
-def forget_failures(ctx: Context, session, user: User) -> None:
-    """A right password ends the row of wrong ones, unless others made it a pause meanwhile (TooMany)."""
-    check_pause(ctx, session, user.id)
-    row = session.get(LoginFailure, (user.id, ctx.address))
+def forget_failures(ctx: Context, session, account: str) -> None:
+    """A right secret ends the row of wrong ones, unless others made it a pause meanwhile (TooMany)."""
+    check_pause(ctx, session, account)
+    row = session.get(LoginFailure, (account, ctx.address))
     if row is not None:
         session.delete(row)

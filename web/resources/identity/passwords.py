@@ -12,7 +12,7 @@ from ...fields import field, text
 from ...http import Context, build_log
 from ...policy import ANYONE, rule
 from ...routes import Reply, Route
-from .logins import check_login, forget_failures
+from .logins import check_secret, forget_failures
 from .users import PASSWORD, find_user, store_password
 
 FIELDS = {
@@ -27,13 +27,16 @@ def create(ctx: Context, user_id: str) -> Reply:
         raise Forbidden("Only a user itself can change its password this way; admins set it with PATCH.")
     with ctx.database.read() as session:
         row = find_user(session, user_id)
-    checked = check_login(ctx, row, row.id, ctx.body["original_password"])
+    if row.options.get("lock_password"):
+        raise Forbidden("The password of this user can only be changed by an admin (lock_password).")
+    checked = row.password_hash
+    check_secret(ctx, row.id, checked, ctx.body["original_password"])
     hashed = hash_password(ctx.body["password"], ctx.settings.identity.password_rounds)
     with ctx.write() as session:
         row = find_user(session, user_id, lock=True)
         if row.password_hash != checked:
             raise Unauthorized(REFUSED)
-        forget_failures(ctx, session, row)
+        forget_failures(ctx, session, row.id)
         store_password(row, hashed)
         session.add(build_log(ctx, "POST", 204))
     return Reply(None, 204)

@@ -12,11 +12,14 @@ from sqlalchemy import func, select
 from sqlalchemy import update as sql_update
 
 from ...errors import BadRequest, Conflict, Forbidden, NotFound
-from ...fields import BOOL, HEX_ID, NAME, OBJECT, field, items, nullable, text
+from ...fields import BOOL, HEX_ID, NAME, OBJECT, field, nullable, text
+from ...grants import read_roles, read_targets, select_below, select_line
 from ...http import Context
 from ...models import (
+    AppCredential,
     Assignment,
     Base,
+    Credential,
     FlavorAccess,
     Image,
     Project,
@@ -26,29 +29,31 @@ from ...models import (
     SecurityGroupRule,
     Server,
     ServerAction,
+    Trust,
     User,
+    now,
 )
 from ...paging import read_page
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
 from .domains import choose_domain_id, find_domain
-from .lists import build_link, build_list, read_flag
+from .lists import TAGS, build_link, build_list, filter_tags, filter_texts, read_flag
 
-TAG = {**text(255, 1), "pattern": r"^[^,/]*$"}
+DEEPEST = 5  # projects in a line: every token check of one reads them all
 _COMMON = {
     "description": field(nullable(text(4096))),
     "enabled": field(BOOL),
     "domain_id": field(nullable(HEX_ID)),
     "parent_id": field(nullable(HEX_ID)),
     "is_domain": field(BOOL),
-    "tags": field(items(TAG, 80, unique=True)),
+    "tags": field(TAGS),
     "options": field({**OBJECT, "maxProperties": 0}),
 }
 FIELDS = {"name": field({**NAME, "maxLength": 64}, required=True), **_COMMON}
 CHANGES = {"name": field({**NAME, "maxLength": 64}), **_COMMON}
 
 # Rows with a project_id that are no possessions: history, or part of the project itself.
-_BELONGINGS = {Quota, FlavorAccess, RequestLog, ServerAction, SecurityGroupRule}
+_BELONGINGS = {Trust, AppCredential, Credential, Quota, FlavorAccess, RequestLog, ServerAction, SecurityGroupRule}
 _LIVING = {
     Server: Server.gone_at.is_(None),
     Image: Image.deleted_at.is_(None),
@@ -75,9 +80,8 @@ def _check_name(ctx: Context, name: str, domain_id: str, but: str = "") -> None:
 
 def index(ctx: Context) -> Reply:
     statement = select(Project)
-    for name, column in (("name", Project.name), ("domain_id", Project.domain_id)):
-        if ctx.query.get(name) is not None:
-            statement = statement.where(column == ctx.query[name])
+    statement = filter_texts(ctx, statement, {"name": Project.name, "domain_id": Project.domain_id})
+    statement = filter_tags(ctx, statement)
     if (parent := ctx.query.get("parent_id")) is not None:
         top = Project.parent_id.is_(None) & (Project.domain_id == parent)
         statement = statement.where((Project.parent_id == parent) | top)
@@ -99,14 +103,8 @@ def index(ctx: Context) -> Reply:
 
 def show(ctx: Context, project_id: str) -> Project:
     """Any project for admins; for others one they have a role on (403 otherwise, whether it exists or not)."""
-    if not ctx.allows(READ):
-        held = select(Assignment.id).where(
-            Assignment.user_id == ctx.token.user_id,
-            Assignment.target_kind == "project",
-            Assignment.target_id == project_id,
-        )
-        if ctx.session.scalar(held) is None:
-            raise Forbidden(f"Policy doesn't allow {READ} to be performed.")
+    if not ctx.allows(READ) and not read_roles(ctx.session, ctx.token.user_id, "project", project_id):
+        raise Forbidden(f"Policy doesn't allow {READ} to be performed.")
     return find_project(ctx.session, project_id)
 
 
@@ -120,6 +118,11 @@ def create(ctx: Context) -> Project:
         domain_id = body.get("domain_id") or row.domain_id
         if domain_id != row.domain_id:
             raise BadRequest("Invalid input for field/attribute parent_id: the parent is in another domain")
+        line = select_line(parent)
+        if ctx.session.scalar(select(func.count()).select_from(line)) >= DEEPEST:
+            raise Forbidden(f"Max hierarchy depth of {DEEPEST} reached for the branch of {row.id}.")
+        if not row.enabled:
+            raise Forbidden(f"Cannot create a project in a branch where {row.id} is disabled.")
     else:
         domain_id = choose_domain_id(ctx, body.get("domain_id") or parent)
         if parent not in (None, domain_id):
@@ -152,11 +155,24 @@ def update(ctx: Context, project_id: str) -> Project:
     if "description" in ctx.body:
         row.description = ctx.body["description"] or ""
     if "enabled" in ctx.body:
+        _check_enabled(ctx, row, ctx.body["enabled"])
         row.enabled = ctx.body["enabled"]
+        if not row.enabled:
+            row.tokens_valid_after = now()
     if "tags" in ctx.body:
         row.tags = sorted(ctx.body["tags"])
     ctx.session.flush()
     return row
+
+
+def _check_enabled(ctx: Context, row: Project, wanted: bool) -> None:
+    """Nothing below a disabled project is enabled: from the top down one enables, from the bottom up one disables."""
+    if wanted and row.parent_id and not find_project(ctx.session, row.parent_id).enabled:
+        raise Forbidden(f"Cannot enable project {row.id} since its parent {row.parent_id} is disabled.")
+    below = select_below(row.id)
+    enabled = select(Project.id).join(below, below.c.id == Project.id).where(Project.enabled, Project.id != row.id)
+    if not wanted and ctx.session.scalar(enabled.limit(1)):
+        raise Forbidden(f"Cannot disable project {row.id} since its subtree contains enabled projects.")
 
 
 def _list_possessions(session, project_id: str) -> list[str]:
@@ -176,8 +192,12 @@ def _list_possessions(session, project_id: str) -> list[str]:
 
 def delete(ctx: Context, project_id: str) -> None:
     """409 while it owns anything, 403 while it has projects below it. What belongs to it goes along with it."""
-    session = ctx.session
-    row = find_project(session, project_id)
+    delete_project(ctx.session, find_project(ctx.session, project_id))
+
+
+def delete_project(session, row: Project) -> None:
+    """The row with what is part of it; Conflict, Forbidden as `delete` says."""
+    project_id = row.id
     if session.scalar(select(Project.id).where(Project.parent_id == project_id).limit(1)):
         raise Forbidden(f"Cannot delete the project {project_id} since it is not a leaf in the hierarchy.")
     possessions = _list_possessions(session, project_id)
@@ -186,7 +206,7 @@ def delete(ctx: Context, project_id: str) -> None:
     session.execute(
         sql_delete(Assignment).where(Assignment.target_kind == "project", Assignment.target_id == project_id)
     )
-    for model in (Quota, FlavorAccess):
+    for model in (Trust, AppCredential, Credential, Quota, FlavorAccess):
         session.execute(sql_delete(model).where(model.project_id == project_id))
     session.execute(sql_delete(SecurityGroup).where(SecurityGroup.default_for == project_id))
     session.execute(sql_update(User).where(User.default_project_id == project_id).values(default_project_id=None))
@@ -208,6 +228,44 @@ def view(ctx: Context, row: Project) -> dict:
     }
 
 
+def view_family(ctx: Context, row: Project) -> dict:
+    """With the projects above and below, as far as the query asks for them."""
+    asked = {name: read_flag(ctx, name) for name in FAMILY}
+    for side in ("parents", "subtree"):
+        if asked[f"{side}_as_list"] and asked[f"{side}_as_ids"]:
+            raise BadRequest(f"Invalid input for query parameters {side}_as_list, {side}_as_ids: only one of them.")
+    body = view(ctx, row)
+    if not any(asked.values()):
+        return body
+    line, below = select_line(row.id), select_below(row.id)
+    parents = {one.id: one for one in ctx.session.scalars(select(Project).join(line, line.c.id == Project.id))}
+    subtree = list(ctx.session.scalars(select(Project).join(below, below.c.id == Project.id).order_by(Project.name)))
+    above, at = [], row
+    while at.parent_id:
+        at = parents[at.parent_id]
+        above.append(at)
+    found = {"parents": above, "subtree": [one for one in subtree if one.id != row.id]}
+    if not ctx.allows(READ):
+        own = read_targets(ctx.session, ctx.token.user_id, "project")
+        found = {side: [one for one in rows if one.id in own] for side, rows in found.items()}
+    for side, rows in found.items():
+        if asked[f"{side}_as_list"]:
+            body[side] = [{"project": view(ctx, one)} for one in rows]
+    if asked["parents_as_ids"]:
+        ids = None
+        for one in (row.domain_id, *(one.id for one in reversed(found["parents"]))):
+            ids = {one: ids}
+        body["parents"] = ids
+    if asked["subtree_as_ids"]:
+        body["subtree"] = _nest(row.id, found["subtree"])
+    return body
+
+
+def _nest(project_id: str, rows: list[Project]) -> dict | None:
+    return {one.id: _nest(one.id, rows) for one in rows if one.parent_id == project_id} or None
+
+
+FAMILY = ("parents_as_list", "parents_as_ids", "subtree_as_list", "subtree_as_ids")
 READ = rule("identity:projects:read", ADMIN)
 SHOW = rule("identity:projects:show", ANYONE)
 CREATE = rule("identity:projects:create", ADMIN)
@@ -216,7 +274,7 @@ DELETE = rule("identity:projects:delete", ADMIN)
 ROUTES = [
     Route("GET", "/projects", READ, None, index),
     Route("POST", "/projects", CREATE, FIELDS, create, view, 201, key="project"),
-    Route("GET", "/projects/{project_id}", SHOW, None, show, view, key="project"),
+    Route("GET", "/projects/{project_id}", SHOW, None, show, view_family, key="project"),
     Route("PATCH", "/projects/{project_id}", UPDATE, CHANGES, update, view, key="project"),
     Route("DELETE", "/projects/{project_id}", DELETE, None, delete),
 ]

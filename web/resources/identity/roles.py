@@ -9,14 +9,15 @@ from __future__ import annotations
 from sqlalchemy import func, select
 
 from ...bootstrap import ROLES
-from ...errors import BadRequest, Conflict, Forbidden, NotFound
+from ...errors import Conflict, Forbidden, NotFound
 from ...fields import HEX_ID, NAME, OBJECT, field, nullable, text
 from ...http import Context
 from ...models import Role
 from ...paging import read_page
 from ...policy import ADMIN, rule
 from ...routes import Reply, Route
-from .lists import build_link, build_list
+from .domains import find_domain
+from .lists import build_link, build_list, filter_texts
 
 _COMMON = {
     "description": field(nullable(text(4096))),
@@ -35,23 +36,21 @@ def find_role(session, role_id: str) -> Role:
     return row
 
 
-def _check(ctx: Context, but: str = "") -> None:
-    if ctx.body.get("domain_id") is not None:
-        raise BadRequest("Invalid input for field/attribute domain_id: roles of one domain only are not offered")
+def _check_name(ctx: Context, domain_id: str | None, but: str = "") -> None:
     name = ctx.body.get("name")
     # Policy compares names without regard to case: "Admin" would be admin.
     if name and ctx.session.scalar(
-        select(Role.id).where(func.lower(Role.name) == name.lower(), Role.id != but).limit(1)
+        select(Role.id)
+        .where(func.lower(Role.name) == name.lower(), Role.domain_id.is_not_distinct_from(domain_id), Role.id != but)
+        .limit(1)
     ):
         raise Conflict(f"Conflict occurred attempting to store role - Duplicate entry found with name {name}.")
 
 
 def index(ctx: Context) -> Reply:
-    statement = select(Role)
-    if ctx.query.get("name") is not None:
-        statement = statement.where(Role.name == ctx.query["name"])
-    if ctx.query.get("domain_id"):
-        statement = statement.where(Role.domain_id == ctx.query["domain_id"])
+    """Those of every domain, or with `domain_id` those of that one."""
+    statement = filter_texts(ctx, select(Role), {"name": Role.name})
+    statement = statement.where(Role.domain_id.is_not_distinct_from(ctx.query.get("domain_id") or None))
     page = read_page(
         ctx.session,
         statement,
@@ -69,8 +68,12 @@ def show(ctx: Context, role_id: str) -> Role:
 
 
 def create(ctx: Context) -> Role:
-    _check(ctx)
-    row = Role(name=ctx.body["name"], description=ctx.body.get("description"))
+    """With a domain_id: a role that only assignments within that domain know, and that counts by what it implies."""
+    domain_id = ctx.body.get("domain_id")
+    if domain_id is not None:
+        find_domain(ctx.session, domain_id)
+    _check_name(ctx, domain_id)
+    row = Role(name=ctx.body["name"], domain_id=domain_id, description=ctx.body.get("description"))
     ctx.session.add(row)
     ctx.session.flush()
     return row
@@ -78,9 +81,11 @@ def create(ctx: Context) -> Role:
 
 def update(ctx: Context, role_id: str) -> Role:
     row = find_role(ctx.session, role_id)
-    _check(ctx, but=row.id)
+    if ctx.body.get("domain_id", row.domain_id) != row.domain_id:
+        raise Forbidden("domain_id of a role cannot be changed.")
+    _check_name(ctx, row.domain_id, but=row.id)
     if "name" in ctx.body and ctx.body["name"] != row.name:
-        if row.name in ROLES:
+        if row.domain_id is None and row.name in ROLES:
             raise Forbidden(f"The role {row.name} cannot be renamed: permissions are given to it.")
         row.name = ctx.body["name"]
     if "description" in ctx.body:
@@ -92,7 +97,7 @@ def update(ctx: Context, role_id: str) -> Role:
 def delete(ctx: Context, role_id: str) -> None:
     """Taken from everyone who had it, at once."""
     row = find_role(ctx.session, role_id)
-    if row.name in ROLES:
+    if row.domain_id is None and row.name in ROLES:
         raise Forbidden(f"The role {row.name} cannot be deleted: permissions are given to it.")
     ctx.session.delete(row)
 

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
+from ...grants import read_targets
 from ...http import Context
-from ...models import Assignment, Domain, Project
+from ...models import Domain, Project
 from ...policy import ANYONE, rule
 from ...routes import Reply, Route
 from . import domains, projects
 from .lists import build_list
-
-
-def _held(ctx: Context, kind: str):
-    return select(Assignment.target_id).where(Assignment.user_id == ctx.token.user_id, Assignment.target_kind == kind)
 
 
 def index_projects(ctx: Context) -> Reply:
@@ -24,21 +21,20 @@ def index_projects(ctx: Context) -> Reply:
     rows = ctx.session.scalars(
         select(Project)
         .join(Domain, Domain.id == Project.domain_id)
-        .where(Project.id.in_(_held(ctx, "project")), Project.enabled, Domain.enabled)
+        .where(Project.id.in_(read_targets(ctx.session, ctx.token.user_id, "project")), Project.enabled, Domain.enabled)
         .order_by(Project.name, Project.id)
     )
     return build_list(ctx, "projects", list(rows), projects.view)
 
 
 def index_domains(ctx: Context) -> Reply:
-    rows = ctx.session.scalars(
-        select(Domain).where(Domain.id.in_(_held(ctx, "domain")), Domain.enabled).order_by(Domain.name)
-    )
+    held = read_targets(ctx.session, ctx.token.user_id, "domain")
+    rows = ctx.session.scalars(select(Domain).where(Domain.id.in_(held), Domain.enabled).order_by(Domain.name))
     return build_list(ctx, "domains", list(rows), domains.view)
 
 
 def index_system(ctx: Context) -> Reply:
-    held = ctx.session.scalar(_held(ctx, "system").limit(1)) is not None
+    held = read_targets(ctx.session, ctx.token.user_id, "system")
     return build_list(ctx, "system", [{"all": True}] if held else [])
 
 

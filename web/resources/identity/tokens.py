@@ -1,32 +1,38 @@
-"""Tokens: made from a password or from another token, shown, checked and revoked.
+"""Tokens: made by a login or from another token, shown, checked and revoked.
 
 A 401 never says which part was wrong. Tokens themselves are `web/auth.py`'s. Source: Identity API
-reference, "Authentication and token management". Security cases 30 and 34. Next room: `logins.py`.
+reference, "Authentication and token management". Security cases 30 and 34. Next room:
+`login_methods.py`.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from sqlalchemy import delete, select
 
-from ...auth import REFUSED, Token, issue_token, read_roles, read_token
+from ...auth import REFUSED, Token, issue_token, read_token
+from ...delegations import APP
 from ...errors import BadRequest, Forbidden, NotFound, Unauthorized
 from ...fields import HEX_ID, field, items, mapping, one_of, text
+from ...grants import read_roles
 from ...http import Context
 from ...models import Domain, Project, RevokedToken, User, now
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
 from .catalog import build_catalog
-from .logins import check_login, forget_failures
+from .lists import read_flag, write_time
+from .login_methods import APPLICATION_CREDENTIAL, DOMAIN, PASSWORD, TOTP, Proof, check_methods, find_domain_named
+from .logins import forget_failures
+from .trusts import TRUST_SCOPE, use_trust
+from .user_options import check_factors
 
-DOMAIN = mapping({"id": HEX_ID, "name": text(255, 1)})
 PROJECT = mapping({"id": HEX_ID, "name": text(255, 1), "domain": DOMAIN})
-USER = mapping({"id": HEX_ID, "name": text(255, 1), "domain": DOMAIN, "password": text(4096)}, ("password",))
+METHODS = ("password", "token", "totp", APP)
 IDENTITY = mapping(
     {
-        "methods": {**items(one_of("password", "token"), 2, unique=True), "minItems": 1},
-        "password": mapping({"user": USER}, ("user",)),
+        "methods": {**items(one_of(*METHODS), len(METHODS), unique=True), "minItems": 1},
+        "password": PASSWORD,
+        "totp": TOTP,
+        APP: APPLICATION_CREDENTIAL,
         "token": mapping({"id": text(2048, 1)}, ("id",)),
     },
     ("methods",),
@@ -35,34 +41,19 @@ SCOPE = {
     "anyOf": [
         one_of("unscoped"),
         mapping(
-            {"project": PROJECT, "domain": DOMAIN, "system": mapping({"all": one_of(True)}), "unscoped": mapping({})}
+            {
+                "project": PROJECT,
+                "domain": DOMAIN,
+                "system": mapping({"all": one_of(True)}),
+                "unscoped": mapping({}),
+                TRUST_SCOPE: mapping({"id": HEX_ID}, ("id",)),
+            }
         ),
     ]
 }
+EXPIRED_S = 172800  # how long after its end `allow_expired` shows a token
+ACCESS_RULES = "OpenStack-Identity-Access-Rules"
 FIELDS = {"identity": field(IDENTITY, secret=True, required=True), "scope": field(SCOPE)}
-
-
-def _find_domain(session, given: dict | None, where: str) -> Domain | None:
-    """The domain named by id or name; None where there is none; BadRequest where none is named."""
-    if not given:
-        raise BadRequest(f"Invalid input for field/attribute {where}: it needs the domain's id or name")
-    if "id" in given:
-        return session.get(Domain, given["id"])
-    return session.scalar(select(Domain).where(Domain.name == given["name"]))
-
-
-def _find_user(session, given: dict) -> tuple[User | None, str]:
-    """(the user, or None; the words it was named by)."""
-    if "id" in given:
-        return session.get(User, given["id"]), given["id"]
-    if "name" not in given:
-        raise BadRequest("Invalid input for field/attribute identity/password/user: it needs the user's id or name")
-    domain = _find_domain(session, given.get("domain"), "identity/password/user/domain")
-    words = f"{given['domain'].get('id')}/{given['domain'].get('name')}/{given['name']}"
-    if domain is None:
-        return None, words
-    found = session.scalar(select(User).where(User.domain_id == domain.id, User.name == given["name"]))
-    return found, f"{domain.id}/{given['name']}"
 
 
 def _find_scope(session, given) -> tuple[str, str] | None:
@@ -76,7 +67,7 @@ def _find_scope(session, given) -> tuple[str, str] | None:
     if "system" in given:
         return "system", ""
     if "domain" in given:
-        domain = _find_domain(session, given["domain"], "scope/domain")
+        domain = find_domain_named(session, given["domain"], "scope/domain")
         if domain is None:
             raise Unauthorized(REFUSED)
         return "domain", domain.id
@@ -85,7 +76,7 @@ def _find_scope(session, given) -> tuple[str, str] | None:
         return "project", project["id"]
     if "name" not in project:
         raise BadRequest("Invalid input for field/attribute scope/project: it needs the project's id or name")
-    domain = _find_domain(session, project.get("domain"), "scope/project/domain")
+    domain = find_domain_named(session, project.get("domain"), "scope/project/domain")
     found = domain and session.scalar(
         select(Project.id).where(Project.domain_id == domain.id, Project.name == project["name"])
     )
@@ -109,43 +100,61 @@ def _choose_default_scope(session, user: User, parent: Token | None) -> tuple[st
 def create(ctx: Context) -> Reply:
     """A token in X-Subject-Token; a token made from another one lives no longer than that one."""
     given = ctx.body["identity"]
-    for method in given["methods"]:
-        if method not in given:
-            raise BadRequest(f"Invalid input for field/attribute identity: method {method} needs its part {method}")
-    user = hashed = None
-    if "password" in given["methods"]:
-        asked = given["password"]["user"]
-        with ctx.database.read() as session:
-            user, named = _find_user(session, asked)
-        hashed = check_login(ctx, user, named, asked["password"])
-    # The user's row is read again, locked: a password changed since then refuses, one changed later kills the token.
+    proofs = check_methods(ctx, given)
+    # The rows are read again, locked: a password changed since then refuses, one changed later kills the token.
     with ctx.write() as session:
-        parent = None
-        if "token" in given["methods"]:
-            parent = read_token(session, ctx.keys, given["token"]["id"])
-            if user is not None and user.id != parent.user_id:
-                raise Unauthorized(REFUSED)
-        user_id = user.id if user is not None else parent.user_id
+        parent = read_token(session, ctx.keys, given["token"]["id"]) if "token" in given["methods"] else None
+        who = {proof.user_id for proof in proofs} | ({parent.user_id} if parent else set())
+        user_id = who.pop()
         user = session.execute(select(User).where(User.id == user_id).with_for_update(read=True)).scalar()
-        if user is None or (hashed is not None and user.password_hash != hashed):
+        if who or user is None or not all(proof.holds(session) for proof in proofs):
             raise Unauthorized(REFUSED)
-        if hashed is not None:
-            forget_failures(ctx, session, user)
-        scope = _find_scope(session, ctx.body.get("scope"))
-        kind, target = _choose_default_scope(session, user, parent) if scope is None else scope
+        for proof in proofs:
+            forget_failures(ctx, session, proof.account)
+        holder_id, kind, target, via = _choose_scope(ctx, session, user, parent, proofs)
+        check_factors(user, {*given["methods"], *(parent.methods if parent else ())})
         written, token = issue_token(
-            session, ctx.keys, user.id, kind, target, given["methods"], ctx.settings.identity.token_lifetime_s, parent
+            session,
+            ctx.keys,
+            holder_id,
+            kind,
+            target,
+            given["methods"],
+            ctx.settings.identity.token_lifetime_s,
+            parent,
+            via,
         )
         body = {"token": view(ctx, token)}
     return Reply(body, 201, {"X-Subject-Token": written, "Vary": "X-Auth-Token"})
 
 
-def _read_subject(ctx: Context, session, permission: str) -> tuple[str, Token]:
+def _choose_scope(ctx: Context, session, user: User, parent: Token | None, proofs: list[Proof]) -> tuple:
+    """(user id, kind, target, via): what was handed on has a scope of its own; what comes from it stays within."""
+    given = ctx.body.get("scope")
+    for proof in proofs:
+        if proof.via:
+            if given is not None:
+                raise Unauthorized("Application credentials cannot request a scope.")
+            return user.id, "project", proof.project_id, proof.via
+    if isinstance(given, dict) and TRUST_SCOPE in given:
+        if parent is not None and parent.delegation is not None:
+            raise Forbidden("A trust cannot be used with a token that was made through something handed on.")
+        return use_trust(session, user, given)
+    scope = _find_scope(session, given)
+    if parent is not None and parent.delegation is not None:
+        own = ("project", parent.project_id)
+        if scope not in (None, own):
+            raise Forbidden(f"A token that was made through a {parent.delegation.kind} cannot change its scope.")
+        return user.id, *own, (parent.delegation.kind, parent.delegation.id)
+    return user.id, *(_choose_default_scope(session, user, parent) if scope is None else scope), ()
+
+
+def _read_subject(ctx: Context, session, permission: str, expired_s: int = 0) -> tuple[str, Token]:
     text_ = ctx.headers.get("X-Subject-Token", "")
     if not text_:
         raise BadRequest("The header X-Subject-Token is missing: it names the token in question.")
     try:
-        subject = read_token(session, ctx.keys, text_)
+        subject = read_token(session, ctx.keys, text_, expired_s)
     except Unauthorized:
         raise NotFound("Could not find token.") from None
     if subject.user_id != ctx.token.user_id and not ctx.allows(permission):
@@ -154,8 +163,15 @@ def _read_subject(ctx: Context, session, permission: str) -> tuple[str, Token]:
 
 
 def show(ctx: Context) -> Reply:
-    """Whose token X-Subject-Token is: one's own, or any for admins and services."""
-    written, subject = _read_subject(ctx, ctx.session, VALIDATE_OTHERS)
+    """Whose token X-Subject-Token is: one's own, or any for admins and services.
+
+    With `allow_expired` services see one that expired lately: what it was used for may outlast it. One that is
+    confined by access rules is shown to those only who say that they heed them.
+    """
+    expired = read_flag(ctx, "allow_expired") and ctx.allows(VALIDATE_OTHERS)
+    written, subject = _read_subject(ctx, ctx.session, VALIDATE_OTHERS, EXPIRED_S if expired else 0)
+    if subject.delegation and subject.delegation.access_rules and not ctx.headers.get(ACCESS_RULES):
+        raise NotFound("Could not find token.")
     return Reply({"token": view(ctx, subject)}, 200, {"X-Subject-Token": written, "Vary": "X-Auth-Token"})
 
 
@@ -166,10 +182,6 @@ def delete_(ctx: Context) -> Reply:
     if ctx.session.get(RevokedToken, subject.audit_ids[0]) is None:
         ctx.session.add(RevokedToken(audit_id=subject.audit_ids[0], expires_at=subject.expires_at))
     return Reply(None, 204)
-
-
-def _write_time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def view(ctx: Context, token: Token) -> dict:
@@ -183,8 +195,8 @@ def view(ctx: Context, token: Token) -> dict:
             "password_expires_at": None,
         },
         "audit_ids": list(token.audit_ids),
-        "issued_at": _write_time(token.issued_at),
-        "expires_at": _write_time(token.expires_at),
+        "issued_at": write_time(token.issued_at),
+        "expires_at": write_time(token.expires_at),
     }
     if token.scope == "project":
         domain = {"id": token.project_domain[0], "name": token.project_domain[1]}
@@ -194,10 +206,12 @@ def view(ctx: Context, token: Token) -> dict:
         body["domain"] = {"id": token.domain[0], "name": token.domain[1]}
     elif token.scope == "system":
         body["system"] = {"all": True}
+    if token.delegation is not None:
+        body |= token.delegation.view
     if token.scope:
         body["roles"] = [{"id": role_id, "name": name} for role_id, name in token.roles]
         if "nocatalog" not in ctx.query:
-            body["catalog"] = build_catalog(ctx)
+            body["catalog"] = build_catalog(ctx, token)
     return body
 
 

@@ -11,15 +11,28 @@ from sqlalchemy import select
 
 from ...auth import hash_password
 from ...errors import BadRequest, Conflict, Forbidden, NotFound
-from ...fields import BOOL, HEX_ID, NAME, OBJECT, field, nullable, text
+from ...fields import BOOL, HEX_ID, NAME, field, nullable, text
+from ...grants import read_targets
 from ...http import Context, build_log
-from ...models import Assignment, Keypair, LoginFailure, Project, User, now
+from ...models import (
+    AccessRule,
+    AppCredential,
+    Assignment,
+    Credential,
+    Keypair,
+    LoginFailure,
+    Membership,
+    Project,
+    User,
+    now,
+)
 from ...paging import read_page
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
 from . import projects
 from .domains import choose_domain_id
-from .lists import build_link, build_list, read_flag
+from .lists import build_link, build_list, filter_texts, read_flag
+from .user_options import OPTIONS, merge_options
 
 PASSWORD = text(4096, 1)
 _COMMON = {
@@ -29,7 +42,7 @@ _COMMON = {
     "enabled": field(BOOL),
     "default_project_id": field(nullable(HEX_ID)),
     "domain_id": field(nullable(HEX_ID)),
-    "options": field({**OBJECT, "maxProperties": 0}),
+    "options": field(OPTIONS),
 }
 FIELDS = {"name": field(NAME, required=True), **_COMMON}
 CHANGES = {"name": field(NAME), **_COMMON}
@@ -76,10 +89,12 @@ def _check_project(ctx: Context) -> None:
 
 
 def index(ctx: Context) -> Reply:
-    statement = select(User)
-    for name, column in (("name", User.name), ("domain_id", User.domain_id)):
-        if ctx.query.get(name) is not None:
-            statement = statement.where(column == ctx.query[name])
+    return build_page(ctx, select(User))
+
+
+def build_page(ctx: Context, statement) -> Reply:
+    """The page of those users that the query's filters leave."""
+    statement = filter_texts(ctx, statement, {"name": User.name, "domain_id": User.domain_id, "email": User.email})
     if (enabled := read_flag(ctx, "enabled")) is not None:
         statement = statement.where(User.enabled == enabled)
     page = read_page(
@@ -114,6 +129,7 @@ def create(ctx: Context) -> User:
             description=ctx.body.get("description"),
             enabled=ctx.body.get("enabled", True),
             default_project_id=ctx.body.get("default_project_id"),
+            options=merge_options({}, ctx.body.get("options")),
             password_hash=hashed,
             password_changed_at=now() if hashed else None,
         )
@@ -135,6 +151,7 @@ def update(ctx: Context, user_id: str) -> User:
         for name in ("name", "email", "description", "default_project_id", "enabled"):
             if name in ctx.body:
                 setattr(row, name, ctx.body[name])
+        row.options = merge_options(row.options, ctx.body.get("options"))
         if "password" in ctx.body:
             store_password(row, hashed)
         if ctx.body.get("enabled") is False:
@@ -145,22 +162,24 @@ def update(ctx: Context, user_id: str) -> User:
 
 def delete(ctx: Context, user_id: str) -> None:
     """Its role assignments and key pairs go with it; servers it made belong to their project and stay."""
-    row = find_user(ctx.session, user_id, lock=True)
-    ctx.session.execute(sql_delete(Keypair).where(Keypair.user_id == user_id))
-    ctx.session.execute(sql_delete(LoginFailure).where(LoginFailure.account == user_id))
-    ctx.session.execute(sql_delete(Assignment).where(Assignment.user_id == user_id))
-    ctx.session.delete(row)
+    delete_user(ctx.session, find_user(ctx.session, user_id, lock=True))
+
+
+def delete_user(session, row: User) -> None:
+    """The row with all that is the user's own."""
+    session.execute(sql_delete(LoginFailure).where(LoginFailure.account == row.id))
+    for model in (Keypair, Assignment, Membership, AppCredential, AccessRule, Credential):
+        session.execute(sql_delete(model).where(model.user_id == row.id))
+    session.delete(row)
 
 
 def index_projects(ctx: Context, user_id: str) -> Reply:
     """Projects the user has a role on: one's own, or any user's for admins."""
     check_own(ctx, user_id)
     find_user(ctx.session, user_id)
-    held = select(Assignment.target_id).where(Assignment.user_id == user_id, Assignment.target_kind == "project")
+    held = read_targets(ctx.session, user_id, "project")
     statement = select(Project).where(Project.id.in_(held)).order_by(Project.name, Project.id)
-    for name, column in (("name", Project.name), ("domain_id", Project.domain_id)):
-        if ctx.query.get(name) is not None:
-            statement = statement.where(column == ctx.query[name])
+    statement = filter_texts(ctx, statement, {"name": Project.name, "domain_id": Project.domain_id})
     if (enabled := read_flag(ctx, "enabled")) is not None:
         statement = statement.where(Project.enabled == enabled)
     return build_list(ctx, "projects", list(ctx.session.scalars(statement)), projects.view)
@@ -173,7 +192,7 @@ def view(ctx: Context, row: User) -> dict:
         "domain_id": row.domain_id,
         "enabled": row.enabled,
         "password_expires_at": None,
-        "options": {},
+        "options": row.options,
         "links": {"self": build_link(ctx, "users", row.id)},
     }
     optional = {

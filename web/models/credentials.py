@@ -1,0 +1,24 @@
+"""Secrets that services need in plain: EC2 key pairs, one-time passwords' seeds and whatever users keep there.
+
+Owns the rows only. Next room: `resources/identity/credentials.py`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import ForeignKey, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from .base import Base, new_hex_id
+
+
+class Credential(Base):
+    """``sealed`` is the blob under the token keys (`TokenKeys`); an EC2 one's id is its key's SHA-256."""
+
+    __tablename__ = "credentials"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_hex_id)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    project_id: Mapped[str | None] = mapped_column(index=True)
+    type: Mapped[str]
+    sealed: Mapped[str] = mapped_column(Text)
+    last_counter: Mapped[int] = mapped_column(default=0)  # of a one-time password: the newest that was used

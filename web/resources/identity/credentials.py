@@ -1,0 +1,160 @@
+"""Credentials: secrets of users that services need in plain (EC2, one-time passwords), sealed under the token keys.
+
+Everybody has one's own; admins have all. What was made through something handed on sees none of it, if it is
+restricted: an EC2 secret would be more than it was given. Source: Identity API reference, "Credentials".
+Security case 29. Next rooms: `ec2_credentials.py`, `ec2_tokens.py`, `login_methods.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from sqlalchemy import select
+
+from ...delegations import check_unrestricted
+from ...errors import BadRequest, Conflict, Forbidden, NotFound
+from ...fields import HEX_ID, field, nullable, text
+from ...grants import read_roles
+from ...http import Context
+from ...models import Credential, User
+from ...paging import read_page
+from ...policy import ADMIN, ANYONE, rule
+from ...routes import Reply, Route
+from .lists import build_link, build_list
+from .projects import find_project
+from .users import find_user
+
+_FIELDS = {"user_id": field(nullable(HEX_ID)), "project_id": field(nullable(HEX_ID))}
+BLOB = text(16384, 1)
+FIELDS = {**_FIELDS, "type": field(text(255, 1), required=True), "blob": field(BLOB, secret=True, required=True)}
+CHANGES = {**_FIELDS, "type": field(text(255, 1)), "blob": field(BLOB, secret=True)}
+
+
+def build_ec2_id(access: str) -> str:
+    """The id of the credential with that access key."""
+    return hashlib.sha256(access.encode()).hexdigest()
+
+
+def check_owner(ctx: Context, user_id: str, project_id: str | None) -> User:
+    """The user; Forbidden for another one's where the caller is no admin, and for a project the user has no role on."""
+    check_unrestricted(ctx.token.delegation)
+    if user_id != ctx.token.user_id and not ctx.allows(OTHERS):
+        raise Forbidden(f"Policy doesn't allow {OTHERS} to be performed.")
+    user = find_user(ctx.session, user_id)
+    if project_id is not None:
+        if ctx.allows(OTHERS):
+            find_project(ctx.session, project_id)
+        if not read_roles(ctx.session, user_id, "project", project_id):
+            raise Forbidden("A credential can only be for a project that its user has a role on.")
+    return user
+
+
+def _parse_ec2(blob: str, project_id: str | None) -> str:
+    """The access key in an EC2 blob; BadRequest where it is none."""
+    try:
+        parsed = json.loads(blob)
+        access, secret = parsed["access"], parsed["secret"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        access = secret = None
+    if not isinstance(access, str) or not isinstance(secret, str) or not access or not secret:
+        raise BadRequest(
+            "Invalid input for field/attribute blob: of an ec2 credential it is JSON with access and secret"
+        )
+    if project_id is None:
+        raise BadRequest("Invalid input for field/attribute project_id: an ec2 credential needs one")
+    return access
+
+
+def find_credential(ctx: Context, credential_id: str) -> Credential:
+    """One's own, or any for admins; NotFound."""
+    check_unrestricted(ctx.token.delegation)
+    row = ctx.session.get(Credential, credential_id)
+    if row is None or (row.user_id != ctx.token.user_id and not ctx.allows(OTHERS)):
+        raise NotFound(f"Could not find credential: {credential_id}.")
+    return row
+
+
+def index(ctx: Context) -> Reply:
+    check_unrestricted(ctx.token.delegation)
+    statement = select(Credential)
+    if not ctx.allows(OTHERS):
+        statement = statement.where(Credential.user_id == ctx.token.user_id)
+    for name in ("user_id", "type"):
+        if ctx.query.get(name):
+            statement = statement.where(getattr(Credential, name) == ctx.query[name])
+    page = read_page(
+        ctx.session,
+        statement,
+        ctx.query,
+        columns={"type": Credential.type, "id": Credential.id},
+        identity=Credential.id,
+        default=[("id", "asc")],
+        maximum=ctx.settings.api.max_limit,
+    )
+    return build_list(ctx, "credentials", page, view)
+
+
+def show(ctx: Context, credential_id: str) -> Credential:
+    return find_credential(ctx, credential_id)
+
+
+def create(ctx: Context) -> Credential:
+    body = ctx.body
+    user_id, project_id = body.get("user_id") or ctx.token.user_id, body.get("project_id")
+    check_owner(ctx, user_id, project_id)
+    row = Credential(user_id=user_id, project_id=project_id, type=body["type"], sealed=ctx.keys.seal_text(body["blob"]))
+    if body["type"] == "ec2":
+        row.id = build_ec2_id(_parse_ec2(body["blob"], project_id))
+        if ctx.session.get(Credential, row.id) is not None:
+            raise Conflict("Conflict occurred attempting to store credential - Duplicate entry found with its access.")
+    ctx.session.add(row)
+    ctx.session.flush()
+    return row
+
+
+def update(ctx: Context, credential_id: str) -> Credential:
+    """Owner and project only to what one may make a credential for; an EC2 one keeps its access key."""
+    row, body = find_credential(ctx, credential_id), ctx.body
+    user_id = body.get("user_id") or row.user_id
+    project_id = body.get("project_id", row.project_id)
+    if (user_id, project_id) != (row.user_id, row.project_id):
+        check_owner(ctx, user_id, project_id)
+    kind = body.get("type", row.type)
+    blob = body.get("blob") or ctx.keys.open_text(row.sealed)
+    if "ec2" in (kind, row.type):
+        access = _parse_ec2(blob, project_id)
+        if kind != row.type or build_ec2_id(access) != row.id:
+            raise BadRequest("Invalid input for field/attribute blob: type and access of an ec2 credential stay")
+    row.user_id, row.project_id, row.type, row.sealed = user_id, project_id, kind, ctx.keys.seal_text(blob)
+    ctx.session.flush()
+    return row
+
+
+def delete(ctx: Context, credential_id: str) -> None:
+    ctx.session.delete(find_credential(ctx, credential_id))
+
+
+def view(ctx: Context, row: Credential) -> dict:
+    return {
+        "id": row.id,
+        "user_id": row.user_id,
+        "project_id": row.project_id,
+        "type": row.type,
+        "blob": ctx.keys.open_text(row.sealed),
+        "links": {"self": build_link(ctx, "credentials", row.id)},
+    }
+
+
+OTHERS = rule("identity:credentials:others", ADMIN)
+READ = rule("identity:credentials:read", ANYONE)
+CREATE = rule("identity:credentials:create", ANYONE)
+UPDATE = rule("identity:credentials:update", ANYONE)
+DELETE = rule("identity:credentials:delete", ANYONE)
+ROUTES = [
+    Route("GET", "/credentials", READ, None, index),
+    Route("POST", "/credentials", CREATE, FIELDS, create, view, 201, key="credential"),
+    Route("GET", "/credentials/{credential_id}", READ, None, show, view, key="credential"),
+    Route("PATCH", "/credentials/{credential_id}", UPDATE, CHANGES, update, view, key="credential"),
+    Route("DELETE", "/credentials/{credential_id}", DELETE, None, delete),
+]

@@ -1,0 +1,81 @@
+"""Regions: where endpoints are. Source: Identity API reference, "Regions". Next room: `catalog.py`."""
+
+from __future__ import annotations
+
+from ...errors import BadRequest, Conflict, Forbidden
+from ...fields import field, nullable, text
+from ...http import Context
+from ...models import Endpoint, Region, new_hex_id
+from ...policy import ADMIN, ANYONE, rule
+from ...routes import Reply, Route
+from .catalog import filter_objects, find_object, read_objects, remove_object, store_object
+from .lists import build_link, build_list
+
+CHANGES = {"description": field(nullable(text(4096))), "parent_region_id": field(nullable(text(255)))}
+FIELDS = {"id": field(nullable(text(255))), **CHANGES}
+
+
+def index(ctx: Context) -> Reply:
+    return build_list(ctx, "regions", filter_objects(ctx, read_objects(ctx, Region), "parent_region_id"), view)
+
+
+def show(ctx: Context, region_id: str) -> dict:
+    return find_object(ctx, Region, region_id)
+
+
+def _store(ctx: Context, values: dict) -> dict:
+    """The region, with a parent that exists and is not below it."""
+    regions, above = read_objects(ctx, Region), values["parent_region_id"]
+    while above is not None:
+        if above not in regions or above == values["id"]:
+            raise BadRequest("Invalid input for field/attribute parent_region_id: no region that could be its parent")
+        above = regions[above]["parent_region_id"]
+    return store_object(ctx, Region, values)
+
+
+def create(ctx: Context, region_id: str | None = None) -> dict:
+    """With an id of the caller's choice, in the body or (PUT) in the path, or a random one."""
+    body = ctx.body
+    if region_id is not None and body.get("id") not in (None, region_id):
+        raise BadRequest("Invalid input for field/attribute id: it is another one than in the path")
+    chosen = region_id or body.get("id") or new_hex_id()
+    if chosen in read_objects(ctx, Region):
+        raise Conflict(f"Conflict occurred attempting to store region - Duplicate ID, {chosen}.")
+    parent = body.get("parent_region_id") or None
+    return _store(ctx, {"id": chosen, "description": body.get("description") or "", "parent_region_id": parent})
+
+
+def update(ctx: Context, region_id: str) -> dict:
+    values = dict(find_object(ctx, Region, region_id))
+    if "description" in ctx.body:
+        values["description"] = ctx.body["description"] or ""
+    if "parent_region_id" in ctx.body:
+        values["parent_region_id"] = ctx.body["parent_region_id"] or None
+    return _store(ctx, values)
+
+
+def delete(ctx: Context, region_id: str) -> None:
+    """403 while there are regions below it or endpoints in it."""
+    find_object(ctx, Region, region_id)
+    below = any(one["parent_region_id"] == region_id for one in read_objects(ctx, Region).values())
+    if below or any(one["region_id"] == region_id for one in read_objects(ctx, Endpoint).values()):
+        raise Forbidden(
+            f"Unable to delete region {region_id} because it or its child regions have associated endpoints."
+        )
+    remove_object(ctx, Region, region_id)
+
+
+def view(ctx: Context, row: dict) -> dict:
+    return {**row, "links": {"self": build_link(ctx, "regions", row["id"])}}
+
+
+READ = rule("identity:regions:read", ANYONE)
+WRITE = rule("identity:regions:write", ADMIN)
+ROUTES = [
+    Route("GET", "/regions", READ, None, index),
+    Route("POST", "/regions", WRITE, FIELDS, create, view, 201, key="region"),
+    Route("GET", "/regions/{region_id}", READ, None, show, view, key="region"),
+    Route("PUT", "/regions/{region_id}", WRITE, FIELDS, create, view, 201, key="region"),
+    Route("PATCH", "/regions/{region_id}", WRITE, CHANGES, update, view, key="region"),
+    Route("DELETE", "/regions/{region_id}", WRITE, None, delete),
+]
