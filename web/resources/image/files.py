@@ -152,6 +152,10 @@ def _read_range(ctx: Context, download: Download) -> tuple[int, int] | None:
     """(first, last) of the one range asked for (RFC 9110); None for the whole; 416 beyond the end."""
     given = ctx.headers.get("Range", "")
     match = re.fullmatch(r"\s*bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", given)
+    if not given and (given := ctx.headers.get("Content-Range", "")):  # as the Image API has it
+        match = re.fullmatch(r"\s*bytes\s+(\d{1,18})-(\d{1,18})/(?:\d{1,18}|\*)\s*", given)
+        if not match:
+            raise BadRequest(f"Invalid Content-Range {given:.60}: it must be bytes FIRST-LAST/*")
     if not match or not (match[1] or match[2]):
         return None
     if not match[1]:

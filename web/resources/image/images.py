@@ -18,14 +18,14 @@ from ...models import Image, Project, now, read_limit
 from ...paging import build_next_link, read_page
 from ...policy import ADMIN, MEMBER, READER, rule
 from ...routes import Reply, Route
-from .filters import apply_filters
-from .properties import check_properties
+from .filters import apply_filters, check_sort, read_choice
+from .properties import check_properties, check_tags
 from .rows import OTHERS, READ_ONLY, find_image, find_own, free_abandoned, is_reserved, select_listed, view
 
 VISIBILITIES = ("public", "community", "shared", "private")
 DISK_FORMATS = ("ami", "ari", "aki", "raw", "qcow2", "iso", "vmdk", "vdi", "vhd", "vhdx")
 CONTAINER_FORMATS = ("bare", "ami", "ari", "aki")
-TAGS = items(text(255, 1), 128)
+TAGS = items({**text(255, 1), "format": "printable"}, 100_000)  # how many: check_tags
 FIELDS = {
     "id": field(UUID),
     "name": field(nullable({**text(255), "format": "printable"})),
@@ -60,9 +60,12 @@ def check_visibility(ctx: Context, visibility: str) -> None:
 
 def index(ctx: Context) -> Reply:
     query = ctx.query
+    check_sort(query)
+    visibility = read_choice(query, "visibility", (*VISIBILITIES, "all"))
+    member_status = read_choice(query, "member_status", ("pending", "accepted", "rejected", "all"))
     with ctx.database.read() as session:
         ctx.session = session
-        statement = select_listed(ctx, query.get("visibility"), query.get("member_status", "accepted"))
+        statement = select_listed(ctx, visibility, member_status or "accepted")
         page = read_page(
             session,
             apply_filters(ctx, statement),
@@ -109,7 +112,8 @@ def create(ctx: Context) -> Reply:
     for name in properties:
         if name in READ_ONLY or is_reserved(name):
             raise Forbidden(f"Attribute '{name}' is read-only or reserved.")
-    check_properties(properties)
+    check_properties(properties, ctx.settings.image.max_properties)
+    tags = check_tags(body.get("tags", []), ctx.settings.image.max_tags)
     owner = body.get("owner") or ctx.project_id
     if owner != ctx.token.project_id:
         ctx.policy.check(OTHERS, ctx.token.credentials(), {})
@@ -117,8 +121,7 @@ def create(ctx: Context) -> Reply:
     check_visibility(ctx, visibility)
     _check_quota(ctx, owner)
     given = {name: body[name] for name in FIELDS if name in body and name not in ("id", "owner", "tags", "visibility")}
-    row = Image(project_id=owner, visibility=visibility, properties=properties, **given)
-    row.tags = sorted(set(body.get("tags", [])))
+    row = Image(project_id=owner, visibility=visibility, properties=properties, tags=tags, **given)
     if "id" in body:
         row.id = _normalise(body["id"])
         if ctx.session.get(Image, row.id) is not None:
