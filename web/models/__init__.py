@@ -1,9 +1,11 @@
 """Every model: wanted and observed columns side by side. Imports nothing of `web` outside this folder."""
 
 from .base import Base, Database, is_gone, new_hex_id, new_uuid, now
+from .host_images import HostImage
 from .hosts import Aggregate, AggregateHost, Host, HostRequest, RequestLog, Run, mark_due, touch
 from .idempotency import IdempotentAnswer
 from .identity import Assignment, Domain, LoginFailure, Project, RevokedToken, Role, User
+from .image_tasks import ImageTask
 from .images import Image, ImageMember
 from .migrations import Migration
 from .networks import (
@@ -34,10 +36,12 @@ __all__ = [
     "FlavorAccess",
     "FloatingIP",
     "Host",
+    "HostImage",
     "HostRequest",
     "IdempotentAnswer",
     "Image",
     "ImageMember",
+    "ImageTask",
     "Keypair",
     "LoginFailure",
     "Migration",

@@ -14,6 +14,7 @@ from ...errors import Conflict, Forbidden, OverQuota
 from ...fields import BOOL, UUID, field, items, nullable, one_of, text, whole
 from ...http import Context, build_log
 from ...image_cleanup import remove_unneeded
+from ...image_imports import STORE
 from ...models import Image, Project, now, read_limit
 from ...paging import build_next_link, read_page
 from ...policy import ADMIN, MEMBER, READER, rule
@@ -106,8 +107,16 @@ def _check_quota(ctx: Context, project_id: str) -> None:
 
 
 def create(ctx: Context) -> Reply:
-    """A queued image, without bytes."""
-    body = ctx.body
+    row = build_image(ctx, ctx.body)
+    headers = {"Location": ctx.url(f"/images/{row.id}")}
+    if ctx.settings.image.import_methods:
+        headers["OpenStack-image-import-methods"] = ",".join(ctx.settings.image.import_methods)
+        headers["OpenStack-image-store-ids"] = STORE
+    return Reply(view(ctx, row), 201, headers)
+
+
+def build_image(ctx: Context, body: dict) -> Image:
+    """A queued image, without bytes, of a body that FIELDS has checked; in the caller's transaction."""
     properties = {name: value for name, value in body.items() if name not in FIELDS}
     for name in properties:
         if name in READ_ONLY or is_reserved(name):
@@ -128,7 +137,7 @@ def create(ctx: Context) -> Reply:
             raise Conflict(f"Image ID {row.id} already exists!")
     ctx.session.add(row)
     ctx.session.flush()
-    return Reply(view(ctx, row), 201, {"Location": ctx.url(f"/images/{row.id}")})
+    return row
 
 
 def _normalise(given: str) -> str:
