@@ -71,6 +71,8 @@ OPTIONS = [
     Option("compute", "cpu_allocation_ratio", "int", 16, "vCPUs offered per core."),
     Option("compute", "ram_allocation_percent", "int", 150, "Memory offered, in percent of what a host has."),
     Option("compute", "disk_allocation_percent", "int", 100, "Disk offered, in percent of what a host has."),
+    Option("compute", "image_cache_max_age_s", "int", 604800, "Seconds a host keeps an unused image; 0: for ever."),
+    Option("compute", "image_cache_max_bytes", "int", 0, "Unused images go above this size of a cache; 0: no bound."),
     Option("compute", "stop_timeout_s", "int", 60, "Seconds a guest gets to shut down before it is powered off."),
     Option("network", "dns_domain", "str", "kumo.internal", "Domain of guests' names."),
     Option("network", "dns_servers", "list", [], "Forwarders for guests; empty: the host's own."),
