@@ -12,6 +12,7 @@ from web.cli import main
 from web.desired import build_document, read_rows
 from web.models import Host, HostImage, Image, now
 from web.models.host_images import is_needed
+from web.reconcile.run import Outcome
 from web.verification import FETCH, Fault, apply_repair, find_host_faults
 
 NONE = "aaaaaaaa-0000-4000-8000-000000000009"
@@ -113,3 +114,16 @@ def test_changed_bytes_are_a_fault_that_repair_mends(cloud):
         assert apply_repair(session, [fault]) == 1
         session.get(HostImage, (host.id, image_id)).kept = True
     assert read_images(cloud) == {image_id: 1}
+
+
+def test_verify_reads_caches_whole_where_it_is_said(cloud, kumo, monkeypatch):
+    asked = []
+
+    def look(settings, name, connection, document, *, check):
+        asked.append((check, document["settings"].get("verify_images")))
+        return Outcome(ok=True, result={"observed": {}, "actions": []})
+
+    monkeypatch.setattr("web.reconcile.run.run_host", look)
+    for words in (("verify",), ("verify", "--images"), ("repair", "--images")):
+        assert kumo(*words)[0] == 0
+    assert asked == [(True, None), (True, True), (True, True)]
