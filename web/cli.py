@@ -152,6 +152,7 @@ def build_parser() -> argparse.ArgumentParser:
         "differs. Changes nothing. Exit status 3 where something is wrong.",
     )
     one.add_argument("hosts", nargs="*", metavar="HOST", help="by default all that are not fenced")
+    one.add_argument("--images", action="store_true", help="read every cached image whole: bytes that changed, too")
     one.add_argument("--json", action="store_true", help="for other programs")
     one = add(
         commands,
@@ -160,6 +161,7 @@ def build_parser() -> argparse.ArgumentParser:
         "What can be mended of what `kumo verify` finds: a plan, carried out with --apply. Deletes nothing.",
     )
     one.add_argument("hosts", nargs="*", metavar="HOST", help="by default all that are not fenced")
+    one.add_argument("--images", action="store_true", help="read every cached image whole: bytes that changed, too")
     chosen = one.add_mutually_exclusive_group()
     chosen.add_argument("--plan", action="store_true", help="only say what would be done (as without any option)")
     chosen.add_argument("--apply", action="store_true", help="do it")
@@ -227,6 +229,17 @@ def build_parser() -> argparse.ArgumentParser:
         "with their volumes.",
     )
     _add_drain_options(one)
+    one = add(
+        hosts,
+        "images",
+        _later("host_images", "change_images"),
+        "A host's image cache, and what is wanted in it: kept ones are there before a guest needs them.",
+    )
+    one.add_argument("host")
+    one.add_argument("--keep", action="append", default=[], metavar="IMAGE", help="have it there, always; repeatable")
+    one.add_argument("--release", action="append", default=[], metavar="IMAGE", help="only while guests need it")
+    one.add_argument("--fetch", action="append", default=[], metavar="IMAGE", help="fetch it again")
+    one.add_argument("--json", action="store_true", help="for other programs")
     runs = group("run", "Runs: plays against hosts.")
     one = add(runs, "list", _later("runs", "list_runs"), "The newest runs.")
     one.add_argument("--host", help="only of this host")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import or_, select
 
+from .image_staging import list_staged, remove_staged
 from .image_store import list_images, remove_image, remove_parts
 from .models import Host, Image, Server, Volume
 
@@ -15,8 +16,8 @@ def remove_unneeded(database, store_dir: str) -> list[str]:
     """Remove the bytes of deleted images that no server still has to be built from; the ids removed.
 
     Where there are several hypervisors, a server may have to be built again on another one, or go there with a disk
-    that lies over its image: then the bytes stay for as long as it is there. Part files of killed uploads go, too. For
-    the worker to call from time to time; can be repeated.
+    that lies over its image: then the bytes stay for as long as it is there. Part files of killed uploads go, too, and
+    what was staged for no import. For the worker to call from time to time; can be repeated.
     """
     remove_parts(store_dir)
     unbuilt = or_(Server.built_at.is_(None), Server.rebuild_wanted > Server.observed_rebuild_done)
@@ -39,4 +40,9 @@ def remove_unneeded(database, store_dir: str) -> list[str]:
             )
         if row is not None and row.deleted_at is not None and waiting is None and remove_image(store_dir, image_id):
             removed.append(image_id)
+    for image_id in list_staged(store_dir):
+        with database.read() as session:
+            status = session.scalar(select(Image.status).where(Image.id == image_id))
+        if status not in ("uploading", "importing"):
+            remove_staged(store_dir, image_id)
     return removed

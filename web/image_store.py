@@ -38,8 +38,29 @@ def build_path(store_dir: str, image_id: str) -> Path:
     return Path(store_dir, image_id)
 
 
-def _build_part(store_dir: str, image_id: str, upload_id: str) -> Path:
+def build_part(store_dir: str, image_id: str, upload_id: str) -> Path:
     return build_path(store_dir, image_id).with_name(f".{image_id}.{upload_id}.part")
+
+
+def open_part(path: Path):
+    """A new part file, locked for as long as it is open."""
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    os.fchmod(descriptor, 0o640)
+    return os.fdopen(descriptor, "wb", buffering=0)
+
+
+def write_whole(stream, chunk: bytes) -> None:
+    """All of the chunk; TooLarge where the disk is full."""
+    try:
+        view = memoryview(chunk)
+        while view:
+            view = view[stream.write(view) :]
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TooLarge("There is no space left in the image store.") from None
+        raise
 
 
 class _Feed:
@@ -59,10 +80,9 @@ class Upload:
     """
 
     def __init__(self, store_dir: str, image_id: str, upload_id: str, disk_format: str, most: int):
-        Path(store_dir).mkdir(mode=0o750, parents=True, exist_ok=True)
         self.path = build_path(store_dir, image_id)
-        self.part = _build_part(store_dir, image_id, upload_id)
-        self.disk_format, self.most = disk_format, most
+        self.part = build_part(store_dir, image_id, upload_id)
+        self.upload_id, self.disk_format, self.most = upload_id, disk_format, most
         self.size, self.virtual_size = 0, None
         self.md5 = hashlib.md5(usedforsecurity=False)
         self.sha512 = hashlib.sha512()
@@ -71,10 +91,7 @@ class Upload:
         wanted = INSPECTED.get(disk_format, disk_format)
         self._feed = _Feed()
         self._inspector = format_inspector.InspectWrapper(self._feed, None if wanted == "raw" else wanted)
-        descriptor = os.open(self.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.fchmod(descriptor, 0o640)
-        self._file = os.fdopen(descriptor, "wb", buffering=0)
+        self._file = open_part(self.part)
 
     def write(self, chunk: bytes) -> None:
         """TooLarge beyond the most, or where the disk is full; UnsupportedMedia as soon as the format is wrong."""
@@ -82,14 +99,7 @@ class Upload:
         if self.size > self.most:
             raise TooLarge(f"The image is larger than {self.most} bytes, the most this store takes.")
         self._inspect(chunk)
-        try:
-            view = memoryview(chunk)
-            while view:
-                view = view[self._file.write(view) :]
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise TooLarge("There is no space left in the image store.") from None
-            raise
+        write_whole(self._file, chunk)
         self.md5.update(chunk)
         self.sha512.update(chunk)
 
@@ -135,6 +145,17 @@ class Upload:
                 raise self._refuse(str(error)) from None
         os.fsync(self._file.fileno())
 
+    def build_columns(self) -> dict:
+        """What the image's row says of these bytes; the upload is over."""
+        return {
+            "upload_id": None,
+            "size": self.size,
+            "virtual_size": self.virtual_size,
+            "checksum": self.md5.hexdigest(),
+            "os_hash_algo": "sha512",
+            "os_hash_value": self.sha512.hexdigest(),
+        }
+
     def publish(self) -> None:
         """The image's bytes are the upload's now; the part file stays locked until `discard`."""
         self.path.unlink(missing_ok=True)
@@ -156,7 +177,7 @@ def is_abandoned(store_dir: str, image_id: str, upload_id: str | None) -> bool:
     if upload_id is None:
         return True
     try:
-        descriptor = os.open(_build_part(store_dir, image_id, upload_id), os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(build_part(store_dir, image_id, upload_id), os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return True
     try:

@@ -7,6 +7,7 @@ Next room: `app.py` and `cli.py`, which load it once and hand it on.
 from __future__ import annotations
 
 import configparser
+import ipaddress
 import os
 import socket
 from dataclasses import dataclass
@@ -58,11 +59,21 @@ OPTIONS = [
     Option("policy", "file", "str", "/etc/kumo/policy.yaml", "Overrides of permissions (oslo.policy syntax)."),
     Option("image", "store_dir", "str", "", "Where images are stored; empty: STATE_DIR/images."),
     Option("image", "max_size_bytes", "int", 107374182400, "Largest upload, in bytes."),
+    Option("image", "max_properties", "int", 128, "Most properties of an image."),
+    Option("image", "max_tags", "int", 128, "Most tags of an image."),
+    Option("image", "max_members", "int", 128, "Most members of a shared image."),
+    Option("image", "import_methods", "list", ["glance-direct", "web-download"], "Ways to import; empty: none."),
+    Option("image", "import_schemes", "list", ["http", "https"], "What web-download fetches by."),
+    Option("image", "import_ports", "list", ["80", "443"], "Ports that web-download connects to."),
+    Option("image", "import_networks", "list", [], "Ranges that are fetched from though they are not public."),
+    Option("image", "import_timeout_s", "int", 3600, "Seconds that one web-download may take."),
     Option("compute", "virt_type", "str", "auto", "auto (probed by running a guest), kvm or qemu."),
     Option("compute", "availability_zone", "str", "nova", "Zone of hosts that name none."),
     Option("compute", "cpu_allocation_ratio", "int", 16, "vCPUs offered per core."),
     Option("compute", "ram_allocation_percent", "int", 150, "Memory offered, in percent of what a host has."),
     Option("compute", "disk_allocation_percent", "int", 100, "Disk offered, in percent of what a host has."),
+    Option("compute", "image_cache_max_age_s", "int", 604800, "Seconds a host keeps an unused image; 0: for ever."),
+    Option("compute", "image_cache_max_bytes", "int", 0, "Unused images go above this size of a cache; 0: no bound."),
     Option("compute", "stop_timeout_s", "int", 60, "Seconds a guest gets to shut down before it is powered off."),
     Option("network", "dns_domain", "str", "kumo.internal", "Domain of guests' names."),
     Option("network", "dns_servers", "list", [], "Forwarders for guests; empty: the host's own."),
@@ -88,6 +99,7 @@ OPTIONS = [
     Option("worker", "operation_timeout_s", "int", 600, "Seconds an operation may take before it is an ERROR."),
     Option("worker", "keep_runs", "int", 200, "Run folders and rows kept."),
     Option("worker", "parallel_runs", "int", 8, "Hosts worked on at the same time."),
+    Option("worker", "parallel_imports", "int", 2, "Imports at the same time; 0: store_dir is not on this machine."),
     Option("worker", "ssh_dir", "str", "/etc/kumo/ssh", "The key to hosts (id_ed25519); their keys (known_hosts)."),
     Option("worker", "host_state_dir", "str", "/var/lib/kumo/host", "Where modules keep their files on a host."),
 ]
@@ -130,9 +142,22 @@ def build_settings(values: dict[tuple[str, str], str] | None = None, where: str 
     scheme = "https" if settings.api.tls_cert else "http"
     settings.api.public_url = (settings.api.public_url or f"{scheme}://{settings.api.listen}").rstrip("/")
     settings.api.hosts_url = (settings.api.hosts_url or settings.api.public_url).rstrip("/")
+    _check_imports(settings, where)
     if settings.compute.virt_type not in ("auto", "kvm", "qemu"):
         raise SettingsError(f"{where}: [compute] virt_type is {settings.compute.virt_type!r}: auto, kvm or qemu")
     return settings
+
+
+def _check_imports(settings, where: str) -> None:
+    for option, known in (("import_methods", ("glance-direct", "web-download")), ("import_schemes", ("http", "https"))):
+        for given in getattr(settings.image, option):
+            if given not in known:
+                raise SettingsError(f"{where}: [image] {option} has {given!r}; known: {', '.join(known)}")
+    for given in settings.image.import_networks:
+        try:
+            ipaddress.ip_network(given)
+        except ValueError as error:
+            raise SettingsError(f"{where}: [image] import_networks: {error}") from None
 
 
 def load_settings(path: str | None = None) -> SimpleNamespace:

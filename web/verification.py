@@ -12,6 +12,7 @@ from pathlib import Path
 from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
+from .host_cache import apply_wish
 from .image_store import list_images
 from .models import (
     FloatingIP,
@@ -30,6 +31,8 @@ from .models import (
 from .models.networks import COMPUTE
 from .reconcile.lease import is_dead
 from .reconcile.processes import is_in_use
+
+FETCH = "fetch it again"
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,8 @@ def find_host_faults(host: Host, document: dict, look) -> list[Fault]:
         kind = action["section"].removesuffix("s")
         if (kind, action["object_id"]) not in named:
             problem = f"differs from what was asked: {action['verb'].replace('_', ' ')} is due"
-            faults.append(Fault(host.name, kind, action["object_id"], problem, again))
+            mending = FETCH if (kind, action["verb"]) == ("image", "fetch_again") else again
+            faults.append(Fault(host.name, kind, action["object_id"], problem, mending))
     return faults
 
 
@@ -171,6 +175,9 @@ def apply_repair(session: Session, faults: list[Fault]) -> int:
             if run is None or run.state != "running":
                 continue
             run.state, run.error, run.finished_at = "lost", "ended by kumo repair: nobody was at work on it", now()
+        elif fault.repair == FETCH:
+            host = session.scalar(select(Host).where(Host.name == fault.where))
+            apply_wish(session, host, fault.id, again=True)
         elif fault.repair:
             host = session.scalar(select(Host).where(Host.name == fault.where))
             host.next_run_at = None

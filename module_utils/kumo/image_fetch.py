@@ -56,19 +56,27 @@ def apply_fetch(directory: Path, image: dict, progress) -> None:
         size = part.stat().st_size
         if image.get("size") and size != image["size"]:
             raise KumoError(f"{where}: {size} bytes arrived where {image['size']} were announced")
-        _check_digest(part, image["checksum"], where)
+        check_digest(part, image["checksum"], where)
         try:
             virtual_size = image_formats.read_virtual_size(part, image["disk_format"])
         except KumoError as error:
             raise KumoError(f"{where} is refused: {error}") from None
         os.chmod(part, 0o444)
+        mtime_ns = part.stat().st_mtime_ns
         os.replace(part, Path(directory, image["id"]))
     except OSError as error:
         raise KumoError(f"{where}: {error.strerror or error} ({error.filename or directory})") from None
     finally:
         part.unlink(missing_ok=True)
-    known = {"checksum": image["checksum"], "disk_format": image["disk_format"]}
-    files.apply_json(Path(directory, f"{image['id']}.json"), {**known, "virtual_size": virtual_size, "size": size})
+    known = {
+        "checksum": image["checksum"],
+        "disk_format": image["disk_format"],
+        "virtual_size": virtual_size,
+        "size": size,
+        "mtime_ns": mtime_ns,
+        "fetch": image.get("fetch") or 0,
+    }
+    files.apply_json(Path(directory, f"{image['id']}.json"), known)
 
 
 def _copy(source: Path, stream, where: str, progress) -> None:
@@ -139,7 +147,8 @@ def _download(image: dict, stream, where: str, progress) -> None:
         raise KumoError(f"{where}: {shown} could not be read: {getattr(error, 'reason', error)}") from None
 
 
-def _check_digest(path: Path, checksum: str, where: str) -> None:
+def check_digest(path: Path, checksum: str, where: str) -> None:
+    """KumoError where the file's bytes are not those that the checksum is of; reads all of it."""
     kind, _, digest = checksum.partition(":")
     with open(path, "rb") as stream:
         found = hashlib.file_digest(stream, kind).hexdigest()

@@ -1,8 +1,9 @@
 """The host's image cache: each image once, read-only, checked, whole or not there at all.
 
-Owns ``images/<id>`` and its ``images/<id>.json`` ({checksum, disk_format, virtual_size, size}) in the state
-directory. Removes nothing that the document no longer lists (age will decide that); only what an
-interrupted fetch left. Next room: ``disks.py``, which lays guests' disks over these files.
+Owns ``images/<id>`` and its ``images/<id>.json`` ({checksum, disk_format, virtual_size, size, mtime_ns, fetch}) in
+the state directory. A file whose size or time of change is no longer what was recorded is not used, and is fetched
+again; with the setting `verify_images` (`kumo verify --images`) so is one whose bytes differ. Next rooms:
+``image_cache.py``, which removes what nothing needs; ``disks.py``, which lays guests' disks over these files.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from . import files, image_fetch, image_formats, tasks
+from . import files, image_cache, image_fetch, image_formats, tasks
 from .core import Action, state_path
 from .errors import KumoError
 
@@ -19,6 +20,10 @@ SECTION = "images"
 KIND = "fetch"
 # A fetch that ends within this time lets the server that waits for it start in the same run. One budget for a call.
 WAIT_S = 5.0
+
+
+class ChangedError(KumoError):
+    """A cached file is not what was fetched: it is to be fetched again."""
 
 
 def build_image_path(document: dict, image_id: str) -> Path:
@@ -35,6 +40,8 @@ def read_image(document: dict, image_id: str) -> dict | None:
     known = files.read_json(path.with_name(f"{image_id}.json"))
     if not known or not path.is_file():
         return None
+    if not image_cache.is_whole(known, path.stat()):
+        raise ChangedError(f"image {image_id} in this host's cache has changed since it was fetched")
     try:
         virtual_size = image_formats.read_virtual_size(path, known["disk_format"])
     except KumoError as error:
@@ -45,10 +52,10 @@ def read_image(document: dict, image_id: str) -> dict | None:
 
 
 def read_images(document: dict) -> dict:
-    """{image id: {state, bytes, total, error, task_failed}}, and ``_tasks`` and ``_leftovers``."""
+    """{image id: {state, bytes, total, error, task_failed}}, and ``_tasks``, ``_leftovers`` and ``_cache``."""
     _budget.clear()
     records = tasks.read_tasks(document, KIND)
-    observed: dict = {"_tasks": records, "_leftovers": []}
+    observed: dict = {"_tasks": records, "_leftovers": [], "_cache": image_cache.read_cache(document)}
     for image in document["images"]:
         observed[image["id"]] = _read_state(document, image, records.get(tasks.build_task_id(KIND, image["id"])))
     running = {record["object_id"] for record in records.values() if record["state"] == "running"}
@@ -63,20 +70,34 @@ def read_images(document: dict) -> dict:
 def _read_state(document: dict, image: dict, task: dict | None) -> dict:
     size = image.get("size") or 0
     state = {"state": "missing", "bytes": 0, "total": size, "error": None, "task_failed": False}
+    if task and task["state"] == "running":
+        return {**state, "state": "fetching", "bytes": task["bytes"], "total": task["total"] or size}
+    if task:
+        return {**state, "state": "failed", "error": task["error"], "task_failed": True}
     try:
         cached = read_image(document, image["id"])
+        if cached and document["settings"].get("verify_images") and cached["checksum"] == image.get("checksum"):
+            _check_bytes(document, image)
+    except ChangedError as error:
+        return {**state, "state": "changed", "error": str(error)}
     except KumoError as error:
         return {**state, "state": "failed", "error": str(error)}
     if cached:
         if image.get("checksum") and cached["checksum"] != image["checksum"]:
             message = f"image {image['id']} in this host's cache has another checksum than the document's"
             return {**state, "state": "failed", "error": message}
+        if (image.get("fetch") or 0) > cached.get("fetch", 0):
+            return {**state, "state": "changed", "error": f"image {image['id']} is to be fetched again"}
         return {**state, "state": "cached", "bytes": cached["size"], "total": cached["size"]}
-    if task and task["state"] == "running":
-        return {**state, "state": "fetching", "bytes": task["bytes"], "total": task["total"] or size}
-    if task:
-        return {**state, "state": "failed", "error": task["error"], "task_failed": True}
     return state
+
+
+def _check_bytes(document: dict, image: dict) -> None:
+    """ChangedError where the cached file's bytes are not the image's; reads all of it."""
+    try:
+        image_fetch.check_digest(build_image_path(document, image["id"]), image["checksum"], f"image {image['id']}")
+    except KumoError as error:
+        raise ChangedError(f"{error}, in this host's cache") from None
 
 
 def plan_images(document: dict, observed: dict) -> list[Action]:
@@ -90,10 +111,12 @@ def plan_images(document: dict, observed: dict) -> list[Action]:
         if seen["state"] == "failed":
             args = {"error": seen["error"], "forget": seen["task_failed"]}
             actions.append(Action(SECTION, image["id"], "refuse", args))
-        elif seen["state"] == "missing":
+        elif seen["state"] in ("missing", "changed"):
+            verb = "fetch" if seen["state"] == "missing" else "fetch_again"
+            before = "" if seen["error"] is None else f"{seen['error']}\n"
             after = f"image {image['id']} {image.get('disk_format')} {image.get('size') or 0} bytes\n"
-            actions.append(Action(SECTION, image["id"], "fetch", {"image": image}, before="", after=after))
-    return actions
+            actions.append(Action(SECTION, image["id"], verb, {"image": image}, before=before, after=after))
+    return actions + image_cache.plan_cache(observed["_cache"])
 
 
 # When this call's waiting for fetches ends (time.monotonic); empty until the first fetch of a run.
@@ -102,6 +125,9 @@ _budget: list[float] = []
 
 def apply_images(document: dict, action: Action) -> None:
     """Start a fetch and wait a little for its end; or raise the failure of an earlier one."""
+    if action.verb in image_cache.VERBS:
+        image_cache.apply_cache(document, action)
+        return
     if action.verb == "discard":
         state_path(document, "images", action.args["name"]).unlink(missing_ok=True)
         return
@@ -131,11 +157,16 @@ def _check_room(directory: Path, image: dict) -> None:
 
 
 def report_images(document: dict, observed: dict) -> dict:
-    """``images`` and ``tasks`` as docs/foundation.md has them; pending while one is being fetched."""
+    """``images``, ``image_cache`` and ``tasks`` as docs/foundation.md has them; pending while one is being fetched."""
     images = {
         image["id"]: {name: observed[image["id"]][name] for name in ("state", "bytes", "total", "error")}
         for image in document["images"]
-        if observed[image["id"]]["state"] != "missing"
+        if observed[image["id"]]["state"] not in ("missing", "changed")
     }
     pending = any(image["state"] == "fetching" for image in images.values())
-    return {"images": images, "tasks": tasks.build_report(observed["_tasks"]), "pending": pending}
+    return {
+        "images": images,
+        "image_cache": image_cache.build_report(observed["_cache"]),
+        "tasks": tasks.build_report(observed["_tasks"]),
+        "pending": pending,
+    }

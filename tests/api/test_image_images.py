@@ -376,10 +376,13 @@ def test_versions_schemas_and_info(cloud):
         assert newest["links"][0]["href"] == "http://127.0.0.1:6780/image/v2/"
     schema = cloud.get("/image/v2/schemas/image").json
     assert set(make(cloud, name="a")) <= set(schema["properties"])
-    for name in ("images", "member", "members"):
+    for name in ("images", "member", "members", "task", "tasks"):
         assert cloud.get(f"/image/v2/schemas/{name}").json["name"] == name
-    assert cloud.get("/image/v2/info/import").json["import-methods"]["value"] == []
-    assert cloud.get("/image/v2/info/stores").status_code == 200
+    assert cloud.get("/image/v2/info/import").json["import-methods"]["value"] == ["glance-direct", "web-download"]
+    assert [one["id"] for one in cloud.get("/image/v2/info/stores").json["stores"]] == ["files"]
+    assert cloud.get("/image/v2/info/stores/detail", user="admin").json["stores"][0]["type"] == "file"
+    usage = cloud.get("/image/v2/info/usage").json["usage"]
+    assert usage["image_count_total"]["usage"] == 1
 
 
 def test_errors_have_the_services_format(cloud):

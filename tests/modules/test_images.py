@@ -149,13 +149,20 @@ def test_what_cannot_be_fetched(tmp_path, changes, sentence):
     assert cache.run()[:2] == (["fetch"], None)
 
 
+def overwrite(path, content):
+    """Other bytes in a cached file, which keeps its time of change."""
+    before = path.stat()
+    path.chmod(0o600)
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def test_s04_already_in_the_cache(tmp_path):
     """What was cached as raw and now begins like another format is refused, and its bytes stay."""
     cache = Cache(tmp_path, b"\0" * 65536)
     cache.run()
     path = cache.directory / I
-    path.chmod(0o600)
-    path.write_bytes(build_qcow2(backing=512))
+    overwrite(path, build_qcow2(backing=512))
     verbs, error, result = cache.run()
     assert verbs == []
     assert "refused" in error

@@ -17,14 +17,20 @@ from .tables import show_table
 DIFFERS = 3
 
 
-def look(settings, names: list[str]) -> list[tuple[Pair, object]] | None:
-    """The hosts of these names (none: all that are not fenced) and what each one's check mode says; None: unknown."""
+def look(settings, names: list[str], **more) -> list[tuple[Pair, object]] | None:
+    """The hosts of these names (none: all that are not fenced) and what each one's check mode says; None: unknown.
+
+    ``more`` are further settings of their documents.
+    """
     try:
         with Database(settings.database.url).read() as session:
             pairs = read_documents(session, settings, names)
     except NotFound as problem:
         print(f"kumo: {problem.message}", file=sys.stderr)
         return None
+
+    for _, document in pairs:
+        document["settings"].update(more)
 
     def tell(number: int) -> None:
         if sys.stderr.isatty():

@@ -20,7 +20,7 @@ FAULTY = 3
 
 def _find_faults(args, settings) -> list[Fault] | None:
     """Of rows and files, and of the hosts; None where a host's name is unknown."""
-    looks = look(settings, args.hosts)
+    looks = look(settings, args.hosts, **({"verify_images": True} if args.images else {}))
     if looks is None:
         return None
     with Database(settings.database.url).read() as session:

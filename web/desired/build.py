@@ -25,6 +25,8 @@ def build_settings(rows: Rows, settings) -> dict:
         **roles,
         "state_dir": settings.worker.host_state_dir,
         "virt_type": settings.compute.virt_type,
+        "image_cache_max_age_s": settings.compute.image_cache_max_age_s,
+        "image_cache_max_bytes": settings.compute.image_cache_max_bytes,
         "stop_timeout_s": settings.compute.stop_timeout_s,
         "dns_domain": network.dns_domain,
         "dns_servers": list(network.dns_servers),

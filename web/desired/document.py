@@ -57,6 +57,9 @@ SETTINGS = _object(
                 ),
             },
         ),
+        "image_cache_max_age_s": _said("Seconds after which a cached image that nothing uses goes; 0: never.", WHOLE),
+        "image_cache_max_bytes": _said("Unused images go, the longest unused first, above it; 0: no bound.", WHOLE),
+        "verify_images": _said("Read cached images whole: one whose bytes differ is fetched again.", BOOL),
         "hypervisor": _said("false: no guests here, and none of what they need.", BOOL),
         "tunnel_address": _said("The host's own address between hosts: where VXLAN packets for it go.", _or_null(TEXT)),
         "storage": _said(
@@ -80,11 +83,11 @@ SETTINGS = _object(
     },
     optional=(
         "state_dir", "virt_type", "stop_timeout_s", "dns_domain", "dns_servers", "physical_networks", "hypervisor",
-        "tunnel_address", "storage",
+        "tunnel_address", "storage", "image_cache_max_age_s", "image_cache_max_bytes", "verify_images",
     ),
 )  # fmt: skip
 IMAGE = _object(
-    "An image that guests of this host are made from.",
+    "An image that guests of this host are made from, or that is kept here for them.",
     {
         "id": UUID,
         "checksum": _said("algorithm:hexadecimal digest of the file.", TEXT),
@@ -92,7 +95,9 @@ IMAGE = _object(
         "disk_format": _said("qcow2, raw or iso; never guessed.", TEXT),
         "virtual_size": _said("Bytes of the disk in it.", WHOLE),
         "source": _said("{path: …} on the host, or {url: …, headers: {…}}.", {"type": "object"}),
+        "fetch": _said("The host fetches it again where its copy is of a lower number.", WHOLE),
     },
+    optional=("fetch",),
 )
 SUBNET = _object(
     "A subnet of a network.",

@@ -16,6 +16,7 @@ from ..models import (
     Address,
     FloatingIP,
     Host,
+    HostImage,
     Image,
     Migration,
     Network,
@@ -56,6 +57,7 @@ class Rows:
     tunnel_addresses: dict[str, str] = field(default_factory=dict)  # by host id, of hosts that have one
     server_images: dict[str, ServerImage] = field(default_factory=dict)  # by server id: that this host is to make
     images: list[Image] = field(default_factory=list)
+    image_fetches: dict[str, int] = field(default_factory=dict)  # image id: how often it is to be fetched anew
     ports: list[Port] = field(default_factory=list)  # of guests on this host
     networks: list[Network] = field(default_factory=list)
     subnets: dict[str, list[Subnet]] = field(default_factory=dict)  # by network id
@@ -95,6 +97,10 @@ def read_rows(session: Session, host: Host) -> Rows:
     image_ids = {s.image_id for s in rows.servers if s.image_id and parts[s.id] in ("home", "incoming", "held")}
     image_ids |= {s.rescue_image_id for s in rows.servers if s.rescue_image_id and parts[s.id] in ("home", "incoming")}
     image_ids |= {v.image_id for v in rows.volumes if v.image_id and v.deleted_at is None and v.built_at is None}
+    for one in session.scalars(select(HostImage).where(HostImage.host_id == host.id)):
+        rows.image_fetches[one.image_id] = one.fetch_wanted
+        if one.kept and session.scalar(select(Image.deleted_at).where(Image.id == one.image_id)) is None:
+            image_ids.add(one.image_id)
     rows.images = _sorted(session, select(Image).where(Image.id.in_(image_ids))) if image_ids else []
     # A tombstone keeps its ports until the guest is seen gone: no guest runs without its firewall.
     server_ids = {server.id for server in rows.servers if server.host_id == host.id}

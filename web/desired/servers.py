@@ -23,6 +23,7 @@ def build_images(rows: Rows, settings) -> list[dict]:
             "disk_format": image.disk_format,
             "virtual_size": image.virtual_size or image.size,
             "source": build_source(rows.host, image.id, settings),
+            **({"fetch": rows.image_fetches[image.id]} if rows.image_fetches.get(image.id) else {}),
         }
         for image in rows.images
     ]

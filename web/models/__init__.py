@@ -4,6 +4,7 @@ from .base import Base, Database, is_gone, new_hex_id, new_uuid, now
 from .catalog import CatalogService, Endpoint, Region
 from .credentials import Credential
 from .delegations import AccessRule, AppCredential, Trust
+from .host_images import HostImage
 from .hosts import Aggregate, AggregateHost, Host, HostRequest, RequestLog, Run, mark_due, touch
 from .idempotency import IdempotentAnswer
 from .identity import (
@@ -18,6 +19,7 @@ from .identity import (
     Role,
     User,
 )
+from .image_tasks import ImageTask
 from .images import Image, ImageMember
 from .migrations import Migration
 from .networks import (
@@ -57,10 +59,12 @@ __all__ = [
     "FloatingIP",
     "Group",
     "Host",
+    "HostImage",
     "HostRequest",
     "IdempotentAnswer",
     "Image",
     "ImageMember",
+    "ImageTask",
     "Implication",
     "Keypair",
     "LoginFailure",

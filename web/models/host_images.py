@@ -11,17 +11,31 @@ import hashlib
 import hmac
 import os
 import secrets
+from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ForeignKey, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from .base import Base, now
 from .hosts import Host
 from .migrations import Migration
 from .servers import Server
 from .volumes import Volume
 
 HEADER = "X-Kumo-Signature"
+
+
+class HostImage(Base):
+    """What an operator wants of an image in a host's cache: that it is there, or that it is fetched anew."""
+
+    __tablename__ = "host_images"
+
+    host_id: Mapped[str] = mapped_column(ForeignKey("hosts.id", ondelete="CASCADE"), primary_key=True)
+    image_id: Mapped[str] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), primary_key=True)
+    kept: Mapped[bool] = mapped_column(default=False)  # in the cache though no guest needs it
+    fetch_wanted: Mapped[int] = mapped_column(default=0)  # the host's copy converges to it by being fetched again
+    created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 def build_key_path(settings) -> Path:
@@ -84,6 +98,9 @@ def is_needed(session: Session, host_id: str, image_id: str) -> bool:
         wanted = (model.host_id == host_id, column == image_id, model.deleted_at.is_(None))
         if session.scalar(select(model.id).where(*wanted, model.gone_at.is_(None)).limit(1)) is not None:
             return True
+    kept = session.get(HostImage, (host_id, image_id))
+    if kept is not None and kept.kept:
+        return True
     expected = select(Migration.id).join(Server, Server.id == Migration.server_id)
     expected = expected.where(Migration.dest_host_id == host_id, Migration.phase.in_(("preparing", "sending")))
     return session.scalar(expected.where(Server.image_id == image_id).limit(1)) is not None

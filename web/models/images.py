@@ -16,7 +16,9 @@ class Image(Base):
     id: Mapped[str] = mapped_column(primary_key=True, default=new_uuid)
     project_id: Mapped[str | None] = mapped_column(index=True)  # "owner" in the API
     name: Mapped[str | None]
-    status: Mapped[str] = mapped_column(default="queued")  # queued saving active killed deactivated deleted
+    status: Mapped[str] = mapped_column(
+        default="queued"
+    )  # queued saving uploading importing active deactivated deleted
     visibility: Mapped[str] = mapped_column(default="shared")
     disk_format: Mapped[str | None]
     container_format: Mapped[str | None]
@@ -31,6 +33,7 @@ class Image(Base):
     os_hidden: Mapped[bool] = mapped_column(default=False)
     properties: Mapped[dict] = mapped_column(default=dict)
     tags: Mapped[list] = mapped_column(default=list)
+    failed_import: Mapped[str | None]  # None: never imported; else the stores that its last import failed for
     upload_id: Mapped[str | None]  # the upload under way, so that a later one cannot finish it
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)

@@ -26,6 +26,7 @@ from sqlalchemy.orm import load_only
 from ..desired import build_document, read_rows
 from ..errors import Problem
 from ..image_cleanup import remove_unneeded
+from ..image_imports import Imports
 from ..models import Database, Host, Port, Run, is_gone, now
 from ..models.networks import ROUTER_GATEWAY
 from ..router_legs import sync_router_legs
@@ -64,6 +65,7 @@ class Worker:
         shared = self.messages or not self.database.is_sqlite
         self.longest_wait_s = SHARED_WAIT_S if shared else LONGEST_WAIT_S
         self.warming = Warming(settings)
+        self.imports = Imports(settings, self.database, self.stopping, self.wake)
         self.cleaned_at = -CLEANING_S  # time.monotonic() of the last look for files that nothing needs
 
     # the life of the process
@@ -92,6 +94,7 @@ class Worker:
         if self.messages:
             self.messages.end()
         self.warming.end()
+        self.imports.pool.shutdown(wait=True, cancel_futures=True)
         self.pool.shutdown(wait=True, cancel_futures=True)
 
     def stop(self) -> None:
@@ -189,6 +192,7 @@ class Worker:
             for host_id in [host_id for host_id, future in self.active.items() if future.done()]:
                 self.active.pop(host_id).result()
         self._clean()
+        self.imports.step()
         self._read_cancels()
         with self.database.read() as session:
             # Hosts that somebody holds, too: the holder may have died, here or (when its lease runs out) elsewhere.
@@ -250,6 +254,7 @@ class Worker:
             self.cleaned_at = time.monotonic()
             with contextlib.suppress(OSError):
                 remove_unneeded(self.database, self.settings.image.store_dir)
+            self.imports.prune()
             self.prune()
 
     def prune(self) -> None:

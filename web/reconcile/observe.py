@@ -103,7 +103,7 @@ def _store_observed(session: Session, settings, host: Host, held: set[str], docu
     host.observed_generation = document["generation"]
     host.observed_at = now()
     host.observed_pending = bool(result.get("pending"))
-    host.observed = {key: observed[key] for key in ("host", "orphans", "tasks") if key in observed}
+    host.observed = {key: observed[key] for key in ("host", "orphans", "tasks", "image_cache") if key in observed}
     retry_s: float = PENDING_S if host.observed_pending else settings.worker.sweep_s
     failures = [retry_s]
     rows = {

@@ -86,7 +86,8 @@ def _prune_volumes(session: Session, before) -> int:
 
 def _prune_images(session: Session, before, store_dir: str) -> int:
     """Images deleted before then that no server, volume or stored file is of any more; how many."""
-    users = [select(model.image_id).where(model.image_id.is_not(None)) for model in (Server, Volume)]
+    columns = (Server.image_id, Server.rescue_image_id, Volume.image_id)
+    users = [select(column).where(column.is_not(None)) for column in columns]
     unused = [Image.id.not_in(found) for found in users]
     ids = session.scalars(select(Image.id).where(Image.deleted_at < before, *unused).limit(BATCH)).all()
     ids = sorted(set(ids) - set(list_images(store_dir)))

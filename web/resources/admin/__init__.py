@@ -1,9 +1,9 @@
 """Kumo's own API for its operators (/v1): hosts, runs, drift, verification. What no OpenStack API has a place for."""
 
 from ...routes import Service
-from . import faults, hosts, runs, versions
+from . import faults, host_images, hosts, runs, versions
 
-RESOURCES = [versions, hosts, runs, faults]
+RESOURCES = [versions, hosts, host_images, runs, faults]
 
 SERVICE = Service(
     name="admin",

@@ -1,9 +1,9 @@
 """The Image API (/v2): its resources, in one table."""
 
 from ...routes import Service
-from . import changes, files, host_files, host_uploads, images, members, schemas, tags, versions
+from . import changes, files, host_files, host_uploads, images, imports, members, schemas, tags, tasks, versions
 
-RESOURCES = [versions, images, changes, files, host_files, host_uploads, tags, members, schemas]
+RESOURCES = [versions, images, changes, files, imports, tasks, host_files, host_uploads, tags, members, schemas]
 
 SERVICE = Service(
     name="image",

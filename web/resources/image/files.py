@@ -30,32 +30,32 @@ class RangeNotSatisfiable(Problem):
     kind = "RangeNotSatisfiable"
 
 
-def _check_request(ctx: Context, row: Image) -> None:
+def check_request(ctx: Context) -> None:
+    """Bytes, and not more of them than the store takes."""
     kind = (ctx.headers.get("Content-Type") or "").split(";")[0].strip().lower()
     if kind != "application/octet-stream":
         raise UnsupportedMedia(f"Unsupported Content-Type {kind or '(none)'}: it must be application/octet-stream")
-    for name in ("disk_format", "container_format"):
-        if getattr(row, name) is None:
-            raise BadRequest(f"Invalid input for attribute {name}: it must be set before data is uploaded")
     most = ctx.settings.image.max_size_bytes
     if ctx.length is not None and ctx.length > most:
         raise TooLarge(f"The image is larger than {most} bytes, the most this store takes.")
 
 
-def _start(ctx: Context, image_id: str, upload_id: str) -> None:
+def start_upload(ctx: Context, image_id: str, upload_id: str, target: str) -> None:
+    """The queued image has this status and this upload; Conflict where it is not queued (any more)."""
     with ctx.write() as session:
         started = session.execute(
             update(Image)
             .where(Image.id == image_id, Image.status == "queued", Image.deleted_at.is_(None))
-            .values(status="saving", upload_id=upload_id, updated_at=now())
+            .values(status=target, upload_id=upload_id, updated_at=now())
             .execution_options(synchronize_session=False)
         )
         if not started.rowcount:
             status = session.scalar(select(Image.status).where(Image.id == image_id))
-            raise Conflict(f"Image status transition from {status} to saving is not allowed")
+            raise Conflict(f"Image status transition from {status} to {target} is not allowed")
 
 
-def _receive(ctx: Context, upload: Upload) -> None:
+def receive(ctx: Context, upload) -> None:
+    """All bytes of the request into the upload (to the store, or to the stage), which is finished."""
     while True:
         try:
             chunk = ctx.stream.read(CHUNK)
@@ -75,16 +75,7 @@ def _publish(ctx: Context, image_id: str, upload_id: str, upload: Upload) -> Non
         done = session.execute(
             update(Image)
             .where(Image.id == image_id, Image.status == "saving", Image.upload_id == upload_id)
-            .values(
-                status="active",
-                upload_id=None,
-                size=upload.size,
-                virtual_size=upload.virtual_size,
-                checksum=upload.md5.hexdigest(),
-                os_hash_algo="sha512",
-                os_hash_value=upload.sha512.hexdigest(),
-                updated_at=now(),
-            )
+            .values(status="active", updated_at=now(), **upload.build_columns())
             .execution_options(synchronize_session=False)
         )
         if not done.rowcount:
@@ -93,18 +84,19 @@ def _publish(ctx: Context, image_id: str, upload_id: str, upload: Upload) -> Non
         session.add(build_log(ctx, "PUT", 204))
 
 
-def _return_to_queue(ctx: Context, image_id: str, upload_id: str) -> None:
+def return_to_queue(ctx: Context, image_id: str, upload_id: str) -> None:
+    """The image is queued again, where the upload is still its own."""
     with ctx.write() as session:
         session.execute(
             update(Image)
-            .where(Image.id == image_id, Image.status == "saving", Image.upload_id == upload_id)
+            .where(Image.id == image_id, Image.status.in_(("saving", "uploading")), Image.upload_id == upload_id)
             .values(status="queued", upload_id=None, updated_at=now())
             .execution_options(synchronize_session=False)
         )
 
 
 def drain(ctx: Context) -> None:
-    """Read what is left of a refused upload, up to a limit."""
+    """Read and drop the rest of a refused body."""
     left = DRAIN
     try:
         while left > 0 and (chunk := ctx.stream.read(CHUNK)):
@@ -128,7 +120,10 @@ def update_file(ctx: Context, image_id: str) -> Reply:
 def store_upload(ctx: Context, row: Image) -> Reply:
     """The request's bytes as those of a queued image; the caller has checked that they may come."""
     image_id = row.id
-    _check_request(ctx, row)
+    check_request(ctx)
+    for name in ("disk_format", "container_format"):
+        if getattr(row, name) is None:
+            raise BadRequest(f"Invalid input for attribute {name}: it must be set before data is uploaded")
     free_abandoned(ctx, [row])
     if row.status != "queued":
         raise Conflict(f"Image status transition from {row.status} to saving is not allowed")
@@ -138,14 +133,14 @@ def store_upload(ctx: Context, row: Image) -> Reply:
     upload = Upload(settings.store_dir, image_id, upload_id, row.disk_format, settings.max_size_bytes)
     published = False
     try:
-        _start(ctx, image_id, upload_id)
+        start_upload(ctx, image_id, upload_id, "saving")
         try:
-            _receive(ctx, upload)
+            receive(ctx, upload)
             _publish(ctx, image_id, upload_id, upload)
             published = True
         finally:
             if not published:
-                _return_to_queue(ctx, image_id, upload_id)
+                return_to_queue(ctx, image_id, upload_id)
     finally:
         upload.discard()
     return Reply(None, 204)
@@ -155,6 +150,10 @@ def _read_range(ctx: Context, download: Download) -> tuple[int, int] | None:
     """(first, last) of the one range asked for (RFC 9110); None for the whole; 416 beyond the end."""
     given = ctx.headers.get("Range", "")
     match = re.fullmatch(r"\s*bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", given)
+    if not given and (given := ctx.headers.get("Content-Range", "")):  # as the Image API has it
+        match = re.fullmatch(r"\s*bytes\s+(\d{1,18})-(\d{1,18})/(?:\d{1,18}|\*)\s*", given)
+        if not match:
+            raise BadRequest(f"Invalid Content-Range {given:.60}: it must be bytes FIRST-LAST/*")
     if not match or not (match[1] or match[2]):
         return None
     if not match[1]:

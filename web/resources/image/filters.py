@@ -47,6 +47,25 @@ def _refuse(name: str, value: str, why: str) -> BadRequest:
     return BadRequest(f"Invalid input for query parameter {name}. Value: {value!r}. {why}")
 
 
+def read_choice(query, name: str, known: tuple[str, ...]) -> str | None:
+    """A parameter that has one of these values; None where it is not given."""
+    given = query.get(name)
+    if given is not None and given not in known:
+        raise _refuse(name, given, f"Known: {', '.join(known)}.")
+    return given
+
+
+def check_sort(query) -> None:
+    """BadRequest where the two ways to sort are mixed, or directions are more than keys."""
+    keys, directions = query.getlist("sort_key"), query.getlist("sort_dir")
+    if query.get("sort") and (keys or directions):
+        raise BadRequest("Old and new sorting syntax cannot be combined: sort, or sort_key and sort_dir.")
+    if len(directions) > max(len(keys), 1):
+        raise BadRequest(
+            f"Number of sort dirs ({len(directions)}) does not match the number of sort keys ({len(keys)})"
+        )
+
+
 def read_flag(query, name: str) -> bool | None:
     """A true or false parameter; None where it is not given."""
     given = query.get(name)

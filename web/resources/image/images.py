@@ -12,20 +12,21 @@ from ...errors import Conflict, Forbidden
 from ...fields import BOOL, UUID, field, items, nullable, one_of, text, whole
 from ...http import Context, build_log
 from ...image_cleanup import remove_unneeded
+from ...image_imports import STORE
 from ...image_quotas import check_image_quota
 from ...models import Image, now
 from ...paging import build_next_link, read_page
 from ...policy import ADMIN, MEMBER, READER, rule
 from ...routes import Reply, Route
 from ...server_images import forget_server_image
-from .filters import apply_filters
-from .properties import check_properties
+from .filters import apply_filters, check_sort, read_choice
+from .properties import check_properties, check_tags
 from .rows import OTHERS, READ_ONLY, find_image, find_own, free_abandoned, is_reserved, select_listed, view
 
 VISIBILITIES = ("public", "community", "shared", "private")
 DISK_FORMATS = ("ami", "ari", "aki", "raw", "qcow2", "iso", "vmdk", "vdi", "vhd", "vhdx")
 CONTAINER_FORMATS = ("bare", "ami", "ari", "aki")
-TAGS = items(text(255, 1), 128)
+TAGS = items({**text(255, 1), "format": "printable"}, 100_000)  # how many: check_tags
 FIELDS = {
     "id": field(UUID),
     "name": field(nullable({**text(255), "format": "printable"})),
@@ -60,9 +61,12 @@ def check_visibility(ctx: Context, visibility: str) -> None:
 
 def index(ctx: Context) -> Reply:
     query = ctx.query
+    check_sort(query)
+    visibility = read_choice(query, "visibility", (*VISIBILITIES, "all"))
+    member_status = read_choice(query, "member_status", ("pending", "accepted", "rejected", "all"))
     with ctx.database.read() as session:
         ctx.session = session
-        statement = select_listed(ctx, query.get("visibility"), query.get("member_status", "accepted"))
+        statement = select_listed(ctx, visibility, member_status or "accepted")
         page = read_page(
             session,
             apply_filters(ctx, statement),
@@ -93,13 +97,22 @@ def show(ctx: Context, image_id: str) -> Image:
 
 
 def create(ctx: Context) -> Reply:
-    """A queued image, without bytes."""
-    body = ctx.body
+    row = build_image(ctx, ctx.body)
+    headers = {"Location": ctx.url(f"/images/{row.id}")}
+    if ctx.settings.image.import_methods:
+        headers["OpenStack-image-import-methods"] = ",".join(ctx.settings.image.import_methods)
+        headers["OpenStack-image-store-ids"] = STORE
+    return Reply(view(ctx, row), 201, headers)
+
+
+def build_image(ctx: Context, body: dict) -> Image:
+    """A queued image, without bytes, of a body that FIELDS has checked; in the caller's transaction."""
     properties = {name: value for name, value in body.items() if name not in FIELDS}
     for name in properties:
         if name in READ_ONLY or is_reserved(name):
             raise Forbidden(f"Attribute '{name}' is read-only or reserved.")
-    check_properties(properties)
+    check_properties(properties, ctx.settings.image.max_properties)
+    tags = check_tags(body.get("tags", []), ctx.settings.image.max_tags)
     owner = body.get("owner") or ctx.project_id
     if owner != ctx.token.project_id:
         ctx.policy.check(OTHERS, ctx.token.credentials(), {})
@@ -107,15 +120,14 @@ def create(ctx: Context) -> Reply:
     check_visibility(ctx, visibility)
     check_image_quota(ctx.session, owner)
     given = {name: body[name] for name in FIELDS if name in body and name not in ("id", "owner", "tags", "visibility")}
-    row = Image(project_id=owner, visibility=visibility, properties=properties, **given)
-    row.tags = sorted(set(body.get("tags", [])))
+    row = Image(project_id=owner, visibility=visibility, properties=properties, tags=tags, **given)
     if "id" in body:
         row.id = _normalise(body["id"])
         if ctx.session.get(Image, row.id) is not None:
             raise Conflict(f"Image ID {row.id} already exists!")
     ctx.session.add(row)
     ctx.session.flush()
-    return Reply(view(ctx, row), 201, {"Location": ctx.url(f"/images/{row.id}")})
+    return row
 
 
 def _normalise(given: str) -> str:

@@ -16,7 +16,6 @@ from ...policy import MEMBER, READER, rule
 from ...routes import Reply, Route
 from .rows import OTHERS, find_image, find_own
 
-MOST = 128
 FIELDS = {"member": field(text(255, 1), required=True)}
 CHANGES = {"status": field(one_of("pending", "accepted", "rejected"), required=True)}
 
@@ -62,8 +61,9 @@ def create(ctx: Context, image_id: str) -> ImageMember:
     if ctx.session.get(ImageMember, (row.id, member_id)) is not None:
         raise Conflict(f"Member {member_id} is duplicated for image {row.id}")
     known = ctx.session.scalars(select(ImageMember.member_id).where(ImageMember.image_id == row.id)).all()
-    if len(known) >= MOST:
-        raise TooLarge(f"The limit of {MOST} members of an image is exceeded.")
+    most = ctx.settings.image.max_members
+    if len(known) >= most:
+        raise TooLarge(f"The limit of {most} members of an image is exceeded.")
     member = ImageMember(image_id=row.id, member_id=member_id)
     ctx.session.add(member)
     ctx.session.flush()

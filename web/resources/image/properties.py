@@ -1,21 +1,28 @@
-"""Properties of images that their owners choose: names, values, and how many.
+"""Properties and tags of images that their owners choose: names, values, and how many.
 
-Source: Image API reference, "Properties"; limits are those of a default installation. Touches no row.
+Source: Image API reference, "Properties"; how many is a setting. Touches no row.
 """
 
 from __future__ import annotations
 
 from ...errors import BadRequest, TooLarge
 
-MOST = 128
 LONGEST_NAME = 255
 LONGEST_VALUE = 65535
 
 
-def check_properties(properties: dict) -> None:
-    """BadRequest naming the property that cannot be; TooLarge beyond MOST of them."""
-    if len(properties) > MOST:
-        raise TooLarge(f"The limit of {MOST} properties of an image is exceeded: {len(properties)}.")
+def check_tags(tags: list[str], most: int) -> list[str]:
+    """The tags as they are stored; TooLarge beyond ``most`` of them."""
+    found = sorted(set(tags))
+    if len(found) > most:
+        raise TooLarge(f"The limit of {most} tags of an image is exceeded: {len(found)}.")
+    return found
+
+
+def check_properties(properties: dict, most: int) -> None:
+    """BadRequest naming the property that cannot be; TooLarge beyond ``most`` of them."""
+    if len(properties) > most:
+        raise TooLarge(f"The limit of {most} properties of an image is exceeded: {len(properties)}.")
     for name, value in properties.items():
         if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
             shown = name[:50] if name.isprintable() else repr(name[:50])

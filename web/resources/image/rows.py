@@ -11,6 +11,7 @@ from sqlalchemy import and_, or_, select, update
 
 from ...errors import Forbidden, NotFound
 from ...http import Context
+from ...image_imports import STORE
 from ...image_store import is_abandoned, remove_parts
 from ...models import Image, ImageMember, now
 from ...policy import ADMIN, rule
@@ -94,11 +95,12 @@ def free_abandoned(ctx: Context, rows: list[Image]) -> None:
     Opens a transaction of its own: called outside any.
     """
     for row in rows:
-        if row.status == "saving" and is_abandoned(ctx.settings.image.store_dir, row.id, row.upload_id):
+        receiving = row.status == "saving" or (row.status == "uploading" and row.upload_id is not None)
+        if receiving and is_abandoned(ctx.settings.image.store_dir, row.id, row.upload_id):
             with ctx.write() as session:
                 freed = session.execute(
                     update(Image)
-                    .where(Image.id == row.id, Image.status == "saving", Image.upload_id == row.upload_id)
+                    .where(Image.id == row.id, Image.status == row.status, Image.upload_id == row.upload_id)
                     .values(status="queued", upload_id=None, updated_at=now())
                     .execution_options(synchronize_session=False)
                 )
@@ -107,14 +109,23 @@ def free_abandoned(ctx: Context, rows: list[Image]) -> None:
                 remove_parts(ctx.settings.image.store_dir, row.id)
 
 
-def _write_time(moment) -> str:
+def write_time(moment) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _build_import_view(row: Image) -> dict:
+    """What clients look at of an image that is imported, or was."""
+    if row.status != "importing" and row.failed_import is None:
+        return {}
+    stores = STORE if row.status == "importing" else ""
+    return {"os_glance_importing_to_stores": stores, "os_glance_failed_import": row.failed_import or ""}
 
 
 def view(ctx: Context, row: Image) -> dict:
     """The image with its properties beside its own attributes."""
     return {
         **row.properties,
+        **_build_import_view(row),
         "id": row.id,
         "name": row.name,
         "status": row.status,
@@ -131,8 +142,8 @@ def view(ctx: Context, row: Image) -> dict:
         "os_hash_value": row.os_hash_value,
         "min_disk": row.min_disk,
         "min_ram": row.min_ram,
-        "created_at": _write_time(row.created_at),
-        "updated_at": _write_time(row.updated_at),
+        "created_at": write_time(row.created_at),
+        "updated_at": write_time(row.updated_at),
         "tags": sorted(row.tags),
         "self": f"/v2/images/{row.id}",
         "file": f"/v2/images/{row.id}/file",

@@ -26,6 +26,25 @@ _MEMBER = {
 }
 
 
+_TASK = {
+    "name": "task",
+    "properties": {
+        "id": {"type": "string"},
+        "type": {"type": "string", "enum": ["import", "api_image_import"]},
+        "status": {"type": "string", "enum": ["pending", "processing", "success", "failure"]},
+        "input": {"type": ["null", "object"]},
+        "result": {"type": ["null", "object"]},
+        "message": {"type": "string"},
+        "owner": {"type": ["null", "string"]},
+        "created_at": _TIME,
+        "updated_at": _TIME,
+        "expires_at": {"type": ["null", "string"]},
+        "self": {"type": "string", "readOnly": True},
+        "schema": {"type": "string", "readOnly": True},
+    },
+}
+
+
 def _build_property(name: str, known: dict) -> dict:
     schema = {key: value for key, value in known.get(name, {}).items() if key not in ("format", "x-range")}
     if name not in known:
@@ -82,10 +101,20 @@ def show_members(ctx: Context) -> Reply:
     return Reply(_build_list("members", _MEMBER))
 
 
+def show_task(ctx: Context) -> Reply:
+    return Reply(_TASK)
+
+
+def show_tasks(ctx: Context) -> Reply:
+    return Reply(_build_list("tasks", _TASK))
+
+
 READ = rule("image:schemas:show", ANYONE)
 ROUTES = [
     Route("GET", "/schemas/image", READ, None, show_image, transaction=False),
     Route("GET", "/schemas/images", READ, None, show_images, transaction=False),
     Route("GET", "/schemas/member", READ, None, show_member, transaction=False),
     Route("GET", "/schemas/members", READ, None, show_members, transaction=False),
+    Route("GET", "/schemas/task", READ, None, show_task, transaction=False),
+    Route("GET", "/schemas/tasks", READ, None, show_tasks, transaction=False),
 ]

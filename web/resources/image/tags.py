@@ -5,13 +5,12 @@ Source: Image API reference, "Image tags". Next room: `changes.py`, which replac
 
 from __future__ import annotations
 
-from ...errors import BadRequest, NotFound, TooLarge
+from ...errors import BadRequest, NotFound
 from ...http import Context
 from ...policy import MEMBER, rule
 from ...routes import Reply, Route
+from .properties import check_tags
 from .rows import find_own
-
-MOST = 128
 
 
 def create(ctx: Context, image_id: str, tag: str) -> Reply:
@@ -19,10 +18,7 @@ def create(ctx: Context, image_id: str, tag: str) -> Reply:
     if len(tag) > 255 or not tag.isprintable():
         raise BadRequest("Invalid input for tag: at most 255 printable characters are allowed")
     row = find_own(ctx, image_id)
-    tags = sorted({*row.tags, tag})
-    if len(tags) > MOST:
-        raise TooLarge(f"The limit of {MOST} tags of an image is exceeded.")
-    row.tags = tags
+    row.tags = check_tags([*row.tags, tag], ctx.settings.image.max_tags)
     return Reply(None, 204)
 
 

@@ -1,16 +1,21 @@
 """Version documents of the Image API, and what it tells of imports and stores.
 
 Source: Image API reference, "Image API versions". The newest minor version named is the one with
-`os_hidden` and the multihash; there is no import and one store. Next room: `images.py`.
+`os_hidden` and the multihash; there is one store. Next room: `images.py`.
 """
 
 from __future__ import annotations
 
+from sqlalchemy import func, select
+
 from ...http import Context
-from ...policy import ANYONE, rule
+from ...image_imports import STORE
+from ...models import Image, read_limit
+from ...policy import ADMIN, ANYONE, READER, rule
 from ...routes import Reply, Route
 
 MINORS = range(7, -1, -1)
+_STORE = {"id": STORE, "description": "Files of the image service", "default": "true"}
 
 
 def index(ctx: Context) -> Reply:
@@ -24,14 +29,28 @@ def index(ctx: Context) -> Reply:
 
 
 def show_import(ctx: Context) -> Reply:
-    """No import methods: images come with PUT …/file."""
-    return Reply({"import-methods": {"description": "Import methods available.", "type": "array", "value": []}})
+    methods = list(ctx.settings.image.import_methods)
+    return Reply({"import-methods": {"description": "Import methods available.", "type": "array", "value": methods}})
 
 
 def index_stores(ctx: Context) -> Reply:
-    return Reply({"stores": [{"id": "files", "description": "Files of the image service", "default": "true"}]})
+    return Reply({"stores": [_STORE]})
 
 
+def index_stores_in_detail(ctx: Context) -> Reply:
+    return Reply({"stores": [{**_STORE, "type": "file", "weight": 0, "properties": {}}]})
+
+
+def show_usage(ctx: Context) -> Reply:
+    """The caller's project's images against its limit."""
+    limit = read_limit(ctx.session, ctx.project_id, "image")
+    mine = (Image.project_id == ctx.project_id, Image.deleted_at.is_(None))
+    used = ctx.session.scalar(select(func.count()).select_from(Image).where(*mine))
+    return Reply({"usage": {"image_count_total": {"limit": limit, "usage": used}}})
+
+
+DETAIL = rule("image:stores:detail", ADMIN)
+USAGE = rule("image:usage:show", READER)
 INFO = rule("image:info:show", ANYONE)
 ROUTES = [
     Route("GET", "", None, None, index, root=True, transaction=False),
@@ -39,4 +58,6 @@ ROUTES = [
     Route("GET", "/v2", None, None, index, root=True, transaction=False),
     Route("GET", "/info/import", INFO, None, show_import, transaction=False),
     Route("GET", "/info/stores", INFO, None, index_stores, transaction=False),
+    Route("GET", "/info/stores/detail", DETAIL, None, index_stores_in_detail, transaction=False),
+    Route("GET", "/info/usage", USAGE, None, show_usage),
 ]
