@@ -24,7 +24,7 @@ def find_port() -> int:
         return probe.getsockname()[1]
 
 
-def _fill(settings, servers: int) -> str:
+def fill(settings, servers: int) -> str:
     """Rows of ``servers`` built servers of the demo project, each with a port; a token for them."""
     from web.auth import TokenKeys, issue_token
     from web.bootstrap import apply_bootstrap
@@ -87,6 +87,19 @@ def wait_until_served(port: int) -> None:
         time.sleep(0.1)
 
 
+def write_config(folder: Path, port: int) -> Path:
+    """The settings of an API of one process at that port, with all that it keeps in the folder."""
+    config = folder / "kumo.conf"
+    config.write_text(
+        f"[kumo]\nstate_dir = {folder}/state\nrun_dir = {folder}/run\nlog_dir =\n"
+        f"[database]\nurl = sqlite:///{folder}/state/kumo.db\n"
+        f"[api]\nlisten = 127.0.0.1:{port}\nworkers = 1\nthreads = 4\n"
+        f"[identity]\nkey_dir = {folder}/keys\npassword_rounds = 4\n"
+        f"[policy]\nfile =\n"
+    )
+    return config
+
+
 @contextlib.contextmanager
 def serve_rows(servers: int):
     """(port, token) of an API of one process over that many servers; ended and removed afterwards."""
@@ -94,15 +107,8 @@ def serve_rows(servers: int):
 
     with tempfile.TemporaryDirectory() as folder:
         port = find_port()
-        config = Path(folder) / "kumo.conf"
-        config.write_text(
-            f"[kumo]\nstate_dir = {folder}/state\nrun_dir = {folder}/run\nlog_dir =\n"
-            f"[database]\nurl = sqlite:///{folder}/state/kumo.db\n"
-            f"[api]\nlisten = 127.0.0.1:{port}\nworkers = 1\nthreads = 4\n"
-            f"[identity]\nkey_dir = {folder}/keys\npassword_rounds = 4\n"
-            f"[policy]\nfile =\n"
-        )
-        token = _fill(load_settings(str(config)), servers)
+        config = write_config(Path(folder), port)
+        token = fill(load_settings(str(config)), servers)
         process = subprocess.Popen(
             [sys.executable, "-m", "web.cli", "--config", str(config), "serve"],
             cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -4,7 +4,8 @@ FOR SCALE ONLY: what stands for a host is a function at the module's boundary. I
 then answers that everything is as the document asks; no Ansible, no ssh, no host. Everything else is real: rows,
 documents, leases, the worker and its threads, an API process and requests to it.
 
-    .venv/bin/python bench/scale.py [--hosts 100] [--servers 5000] [--rate 20] [--run-s 0.5] [--database URL]
+    .venv/bin/python bench/scale.py [--hosts 100] [--servers 5000] [--rate 20] [--run-s 0.5] [--no-requests]
+        [--database URL]
 
 Printed: how large a host's document is and what it takes to build; a sweep with nothing to change (all hosts are due at
 once), its time, CPU, memory and statements per run; the time from a request to the start of its run while requests come
@@ -14,6 +15,7 @@ at a steady rate.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -203,19 +205,19 @@ def read_memory_mb() -> float:
 
 
 def measure_documents(settings, database: Database) -> tuple[float, float, int]:
-    """(milliseconds to read a host's rows, to build its document; its size in KB as JSON), medians of ten hosts."""
+    """(CPU ms to read a host's rows, to build its document; its size in KB as JSON), medians of ten hosts."""
     reads, builds, sizes = [], [], []
     with database.read() as session:
         hosts = session.scalars(select(Host).order_by(Host.name).limit(10)).all()
     for one in hosts:
         with database.read() as session:
             host = session.get(Host, one.id)
-            began = time.perf_counter()
+            began = time.process_time()
             rows = read_rows(session, host)
-            between = time.perf_counter()
+            between = time.process_time()
             document = build_document(rows, settings, host.fence)
             reads.append((between - began) * 1000)
-            builds.append((time.perf_counter() - between) * 1000)
+            builds.append((time.process_time() - between) * 1000)
             sizes.append(len(json.dumps(document)) // 1024)
     return statistics.median(reads), statistics.median(builds), int(statistics.median(sizes))
 
@@ -296,6 +298,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30, help="for so long (default: %(default)s)")
     parser.add_argument("--run-s", type=float, default=0.5, help="what a run takes on a host (default: %(default)s)")
     parser.add_argument("--parallel", type=int, default=8, help="[worker] parallel_runs (default: %(default)s)")
+    parser.add_argument("--no-requests", action="store_true", help="end after the sweep: CPU only, on a busy machine")
     parser.add_argument("--database", help="SQLAlchemy URL of an empty database (default: SQLite)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kumo-scale-") as folder:
@@ -322,8 +325,10 @@ def measure(args, folder: Path) -> None:
         f"{args.hosts} hosts, {args.servers} servers, {TENANTS} networks; rows made in {time.monotonic() - began:.0f} s"
     )
     reads, builds, size = measure_documents(settings, database)
-    print(f"a host's document: rows read in {reads:.1f} ms, built in {builds:.1f} ms, {size} KB")
+    print(f"a host's document: rows read in {reads:.1f} ms of CPU, built in {builds:.1f} ms, {size} KB")
 
+    gc.collect()
+    gc.freeze()  # as a worker does when it begins
     work = Work(settings, args.run_s)
     seen, cpu, began = count_queries(work.worker.database), read_cpu(), time.monotonic()
     work.start()
@@ -335,6 +340,9 @@ def measure(args, folder: Path) -> None:
         f"ratio {took / ideal:.2f}), CPU {cpu / args.hosts * 1000:.0f} ms and {seen[0] / args.hosts:.0f} statements "
         f"a run, worker's memory {read_memory_mb():.0f} MB"
     )
+    if args.no_requests:
+        work.stop()
+        return
     api = subprocess.Popen(
         [sys.executable, "-m", "web.cli", "--config", str(config), "serve"],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -31,11 +31,11 @@ def choose_peers(rows: Rows) -> dict[str, list[str]]:
     ties = {(p.network_id, p.device_id) for p in rows.router_ports if p.device_owner == ROUTER_INTERFACE}
     joined = join_ties(ties)
     tunnels = {host_id: netaddr.IPAddress(address) for host_id, address in rows.tunnel_addresses.items()}
+    ordered = [(str(address), host_id) for host_id, address in sorted(tunnels.items(), key=lambda item: item[1])]
     peers = {}
     for network in rows.networks:
         hosts = set().union(*(rows.far_hosts.get(one, set()) for one in joined.get(network.id, {network.id})))
-        found = {tunnels[host_id] for host_id in hosts if host_id in tunnels}
-        peers[network.id] = [str(address) for address in sorted(found)]
+        peers[network.id] = list(dict.fromkeys(address for address, host_id in ordered if host_id in hosts))
     return peers
 
 

@@ -35,6 +35,8 @@ from ..models.migrations import LIVE, UNDER_WAY
 from ..models.networks import COMPUTE, DHCP, GATEWAYS, ROUTER_INTERFACE
 from .moves import choose_part, keeps_ports
 
+_ports, _addresses, _members = Port.__table__, Address.__table__, PortSecurityGroup.__table__
+
 
 class FarPort(NamedTuple):
     """What a document says of a guest's port on another host: there are thousands, so no whole rows."""
@@ -219,22 +221,41 @@ def _read_far(session: Session, rows: Rows, network_ids: set[str]) -> None:
         )
     ).all()
     rows.moving = {row.server_id for row in moves}
-    inner = [network.id for network in rows.networks if not network.external]
-    far = or_(Port.host_id != rows.host.id, Port.id.in_([row.id for row in moves]))
-    guests = (Port.network_id.in_(inner), Port.device_owner.startswith(COMPUTE), far)
-    columns = (Port.id, Port.network_id, Port.mac_address, Port.host_id, Port.device_id)
-    found = {row.id: FarPort(*row, []) for row in session.execute(select(*columns).where(*guests).order_by(Port.id))}
-    addresses = select(Address.port_id, Address.address).join(Port, Port.id == Address.port_id).where(*guests)
-    for port_id, address in session.execute(addresses.order_by(Address.id)):
-        found[port_id].addresses.append(address)
-    rows.far_ports = list(found.values())
-    there = select(Port.network_id, Port.host_id).where(Port.network_id.in_(network_ids), Port.host_id.is_not(None))
-    pairs = {tuple(row) for row in session.execute(there.distinct())}
-    pairs |= {(row.network_id, host_id) for row in moves for host_id in (row.source_host_id, row.dest_host_id)}
+    inner = {network.id for network in rows.networks if not network.external}
+    moving_ports = {row.id for row in moves}
+    pairs = {(row.network_id, host_id) for row in moves for host_id in (row.source_host_id, row.dest_host_id)}
+    guests: dict[str, FarPort] = {}
+    for port_id, network_id, mac, host_id, device_id, is_guest, address in session.execute(_build_wide(network_ids)):
+        pairs.add((network_id, host_id))
+        # NULL is no other host, as in SQL: an unbound port is nowhere, unless its guest moves.
+        far = host_id not in (None, rows.host.id) or port_id in moving_ports
+        if not far or not is_guest or network_id not in inner:
+            continue
+        port = guests.get(port_id)
+        if port is None:
+            port = guests[port_id] = FarPort(port_id, network_id, mac, host_id, device_id, [])
+        if address is not None:
+            port.addresses.append(address)
+    rows.far_ports = [guests[port_id] for port_id in sorted(guests)]
     for network_id, host_id in pairs:
         if host_id not in (None, rows.host.id):
             rows.far_hosts.setdefault(network_id, set()).add(host_id)
     _read_tunnel_addresses(session, rows, {host_id for _, host_id in pairs if host_id})
+
+
+def _build_wide(network_ids: set[str]):
+    """Ports of these networks that are on a host or a guest's, once for each address: thousands, so read only once.
+
+    On tables, for plain rows; in the order of the addresses.
+    """
+    port = _ports.c
+    is_guest = port.device_owner.startswith(COMPUTE)
+    return (
+        select(port.id, port.network_id, port.mac_address, port.host_id, port.device_id, is_guest, _addresses.c.address)
+        .outerjoin_from(_ports, _addresses, _addresses.c.port_id == port.id)
+        .where(port.network_id.in_(network_ids), or_(port.host_id.is_not(None), is_guest))
+        .order_by(_addresses.c.id)
+    )
 
 
 def _read_groups(session: Session, rows: Rows) -> None:
@@ -245,10 +266,12 @@ def _read_groups(session: Session, rows: Rows) -> None:
     named = {rule.remote_group_id for group in rows.groups for rule in group.rules if rule.remote_group_id}
     if not named:
         return
+    # An outer join, so that SQLite begins with the members: from the addresses it looks for each in each of the groups.
     members = session.execute(
-        select(PortSecurityGroup.security_group_id, Address.address)
-        .join(Address, Address.port_id == PortSecurityGroup.port_id)
-        .where(PortSecurityGroup.security_group_id.in_(named))
+        select(_members.c.security_group_id, _addresses.c.address)
+        .outerjoin_from(_members, _addresses, _addresses.c.port_id == _members.c.port_id)
+        .where(_members.c.security_group_id.in_(named))
     )
     for group_id, address in members:
-        rows.group_addresses.setdefault(group_id, []).append(address)
+        if address is not None:
+            rows.group_addresses.setdefault(group_id, []).append(address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 from .rows import Rows
 
@@ -29,8 +30,11 @@ def build_ports(rows: Rows) -> list[dict]:
 
 
 def _split(addresses) -> dict[str, list[str]]:
-    found = {ipaddress.ip_address(address) for address in addresses}  # thousands: netaddr takes ten times as long
-    return {f"IPv{version}": [str(a) for a in sorted(a for a in found if a.version == version)] for version in (4, 6)}
+    """The addresses by version, each once, in the order of their numbers: thousands, so the C library sorts IPv4's."""
+    found = set(addresses)
+    newer = {ipaddress.ip_address(address) for address in found if ":" in address}
+    older = (address for address in found if ":" not in address)
+    return {"IPv4": sorted(older, key=socket.inet_aton), "IPv6": [str(address) for address in sorted(newer)]}
 
 
 def build_security_groups(rows: Rows) -> list[dict]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -81,6 +82,8 @@ class Worker:
             self.messages.start(self._read_zones())
         LOG.info("worker %s serves %s", self.name, self.database.engine.url.render_as_string())
         self._keep_warm()
+        gc.collect()
+        gc.freeze()  # what was imported stays: a host's thousands of rows do not have it all looked through again
         heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         heartbeat.start()
         while not self.stopping.is_set():

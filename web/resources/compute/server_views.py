@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import netaddr
 from sqlalchemy import select
 
 from ...fields import field as one
@@ -84,12 +83,12 @@ class Shown:
 
 def show_time(at: datetime | None) -> str | None:
     """The API's usual time: UTC, whole seconds, Z."""
-    return None if at is None else at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if at is None else at.isoformat()[:19] + "Z"
 
 
 def show_fine_time(at: datetime | None) -> str | None:
     """The time of `OS-SRV-USG` and actions: UTC, microseconds, no zone."""
-    return None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.%f")
+    return None if at is None else at.isoformat(timespec="microseconds")[:26]
 
 
 def read_nics(session, server_ids: Iterable[str]) -> dict[str, list[Nic]]:
@@ -214,7 +213,7 @@ def build_addresses(nics: list[Nic]) -> dict[str, list[dict]]:
                 if address is not None:
                     listed.append(
                         {
-                            "version": netaddr.IPAddress(address).version,
+                            "version": 6 if ":" in address else 4,
                             "addr": address,
                             "OS-EXT-IPS:type": kind,
                             "OS-EXT-IPS-MAC:mac_addr": nic.mac,
