@@ -119,7 +119,8 @@ if [ -f "$STATE/before/paths" ] && ! pidof libvirtd virtlogd >/dev/null; then
     done
     if [ ${#packages[@]} -gt 0 ]; then foreign=no; fi
     for path in "${fresh[@]}"; do
-        case $path in /etc/openstack*) continue ;; esac
+        # Namespaces of ours went with the networks.
+        case $path in /etc/openstack* | /run/netns/*) continue ;; esac
         if [ $foreign = yes ]; then case $path in /run/* | /var/cache/* | /var/log/libvirt/qemu/kumo-*) ;; *) continue ;; esac; fi
         if [ -d "$path" ] && [ ! -L "$path" ]; then
             act rmdir --ignore-fail-on-non-empty "$path" || failed=yes

@@ -59,6 +59,7 @@ def start_move(
 ) -> Migration:
     """A move of the server, to a host that was chosen for it; with ``error`` one that has failed before it began."""
     server.fault_code = server.fault_message = server.fault_details = server.fault_at = None
+    server.fault_kept = False
     migration = Migration(
         server_id=server.id,
         project_id=project_id,

@@ -79,7 +79,7 @@ def test_dry_run_changes_nothing(before):
 
 
 class Foreign:
-    """Another bridge, another chain and another cloud on this machine, which outlive stack and unstack."""
+    """Another bridge, chain, namespace and cloud on this machine, which outlive stack and unstack."""
 
     CLOUDS = Path("/etc/openstack/clouds.yaml")
     MINE = "clouds:\n  lab: {auth: {auth_url: 'http://lab.example'}}  # mine\n"
@@ -91,16 +91,20 @@ class Foreign:
         self.CLOUDS.write_text(self.MINE)
         subprocess.run(["ip", "link", "add", "kumote-br", "type", "bridge"], check=True)
         subprocess.run(["iptables", "-N", "not-of-kumo"], check=True)
+        subprocess.run(["ip", "netns", "add", "not-of-kumo"], check=True)
 
     def check(self) -> None:
         assert self.CLOUDS.read_text() == self.MINE
         subprocess.run(["ip", "link", "show", "kumote-br"], check=True)
         subprocess.run(["iptables", "-S", "not-of-kumo"], check=True)
+        subprocess.run(["ip", "netns", "exec", "not-of-kumo", "true"], check=True)
 
     def remove(self) -> None:
         """Safe to repeat."""
         subprocess.run(["ip", "link", "del", "kumote-br"], check=False)
         subprocess.run(["iptables", "-X", "not-of-kumo"], check=False)
+        subprocess.run(["ip", "netns", "del", "not-of-kumo"], check=False)
+        subprocess.run(["rmdir", "--ignore-fail-on-non-empty", "/run/netns"], check=False)
         if self.had is not None:
             self.CLOUDS.write_bytes(self.had)
             return

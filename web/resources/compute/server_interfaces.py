@@ -17,6 +17,7 @@ from ...models import Host, Network, Port, Project, Server, now
 from ...models.networks import COMPUTE
 from ...models.reach import touch_port
 from ...policy import MEMBER, READER, rule
+from ...reconcile.status import check_allowed
 from ...router_legs import sync_router_legs
 from ...routes import Route
 from .server_requests import Nic as WantedNic
@@ -59,7 +60,7 @@ def create(ctx: Context, server_id: str) -> tuple[Nic, Port]:
         raise BadRequest("Invalid input for interfaceAttachment: port_id and net_id cannot both be given.")
     if fixed and not network_id:
         raise BadRequest("Invalid input for interfaceAttachment/fixed_ips: net_id is needed with it.")
-    find_server(ctx, server_id)
+    check_allowed(find_server(ctx, server_id), "attach_interface")  # as told before whatever is wrong with the port
     nic = _read_wanted(ctx, port_id, network_id, fixed[0]["ip_address"] if fixed else None)
     port = attach(ctx, server_id, nic, body.get("tag"), "attach_interface")
     return show(ctx, server_id, port.id)
