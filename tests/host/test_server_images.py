@@ -112,12 +112,13 @@ def test_running_paused_and_stopped_guests_become_images(host, service, tmp_path
     assert list_files(host) == kept
     assert host.call()["observed"]["tasks"] == []
 
-    virsh("suspend", host.name)
+    host.settle(power="paused", snapshot=None)
     second = new_id()
     assert told(host, host.settle(snapshot=service.build_order(second)))["state"] == "uploaded"
     check_image(tmp_path / second, tmp_path)
     assert host.state() == "paused"
-    virsh("resume", host.name)
+    assert host.qemu_pid() == before
+    host.settle(power="on", snapshot=None)
 
     host.settle(power="off", stop={"graceful": False}, snapshot=None)
     third = new_id()
