@@ -71,12 +71,13 @@ def read_volumes(document: dict) -> dict:
     if storage is None:
         return observed
     observed["_host"] = {} if document["settings"]["hypervisor"] else host_facts.read_machine(document)
+    # Tasks before what they make: a copy that is finished between the two looks must not read as one never begun.
+    records = {record["object_id"]: record for record in tasks.read_tasks(document, KIND).values()}
     try:
         contents = BACKENDS[storage["backend"]].read_contents(storage)
     except KumoError as error:
         return {**observed, "_problem": str(error)}
     whole, unfinished = contents["objects"], contents["unfinished"]
-    records = {record["object_id"]: record for record in tasks.read_tasks(document, KIND).values()}
     rows = [*document["volumes"], *document["snapshots"]]
     known = {row["id"] for row in rows}
     running = {object_id for object_id, record in records.items() if record["state"] == "running"}

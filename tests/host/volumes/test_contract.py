@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.kumo import core, volumes
+from ansible.module_utils.kumo import core, tasks, volumes
 from storage_lab import (
     GIB,
     MIB,
@@ -199,6 +199,28 @@ def _run_and_kill(document: dict, delay: float) -> None:
     # A task that was being started holds the lock until it has closed what it inherited.
     with open(Path(document["settings"]["state_dir"], "lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def test_a_copy_that_ends_while_a_run_looks_is_not_begun_again(storage, monkeypatch):
+    """Its part was still there when the disks were read, its task no longer when the tasks were."""
+    backend = volumes.BACKENDS[storage()["settings"]["storage"]["backend"]]
+    base = build_volume()
+    check_all(apply(storage(volumes=[base])))
+    copy = build_volume(source={"volume": base["id"]})
+    document = storage(volumes=by_id(base, copy))
+    make, read = volumes.apply_copy, backend.read_contents
+    monkeypatch.setattr(volumes, "apply_copy", lambda *words: (time.sleep(2), make(*words)))
+    check_all(core.run_sections(document))
+
+    def read_slowly(settings: dict) -> dict:
+        contents, until = read(settings), time.monotonic() + 20
+        while tasks.read_tasks(document) and time.monotonic() < until:
+            time.sleep(0.02)
+        return contents
+
+    monkeypatch.setattr(backend, "read_contents", read_slowly)
+    assert core.run_sections(document)["actions"] == []
+    assert read(volumes.parse_storage(document))["unfinished"] == set()
 
 
 @pytest.mark.parametrize("kind", ["blank", "copy"])
