@@ -23,6 +23,8 @@ class Messages:
     def __init__(self, settings, take: Callable[[str], None]):
         self.settings, self.take = settings, take
         self.zones: set[str] = set()
+        self.consumed: set[str] = set()  # those of them that the consumer knows of
+        self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.controller = None
         self.thread = threading.Thread(target=self._consume, name="messages", daemon=True)
@@ -33,12 +35,15 @@ class Messages:
         self.thread.start()
 
     def add_zones(self, zones: Iterable[str]) -> None:
-        """Consume the queues of these, too."""
-        for zone in set(zones) - self.zones:
-            self.zones.add(zone)
+        """Consume the queues of these, too; said again at each look of the loop, for a consumer takes time to start."""
+        with self.lock:
+            self.zones |= set(zones)
             consumer = getattr(self.controller, "consumer", None)
-            if consumer is not None:
+            if consumer is None:
+                return
+            for zone in sorted(self.zones - self.consumed):
                 consumer.call_soon(_add_queue, consumer, zone)
+                self.consumed.add(zone)
 
     def end(self) -> None:
         """Stop consuming; a thread that waits for a broker ends with the process."""
@@ -62,8 +67,11 @@ class Messages:
 
         app = build_celery(self.settings)
         app.task(name=TASK, bind=False)(self.take)
-        app.conf.task_queues = [build_queue(zone) for zone in sorted(self.zones)]
-        self.controller = WorkController(
+        with self.lock:
+            self.controller, self.consumed = None, set(self.zones)
+            zones = sorted(self.zones)
+        app.conf.task_queues = [build_queue(zone) for zone in zones]
+        controller = WorkController(
             app=app,
             pool="solo",
             concurrency=1,
@@ -72,10 +80,9 @@ class Messages:
             without_mingle=True,
             without_heartbeat=True,
         )
-        LOG.info(
-            "messages from %s: %s", app.connection().as_uri(), ", ".join(map(build_queue_name, sorted(self.zones)))
-        )
-        return self.controller
+        LOG.info("messages from %s: %s", app.connection().as_uri(), ", ".join(map(build_queue_name, zones)))
+        self.controller = controller
+        return controller
 
 
 def _add_queue(consumer, zone: str) -> None:
