@@ -40,7 +40,7 @@ def read_zone(cloud, name: str) -> str:
 
 def test_life(call, names):
     made = call("POST", body={"aggregate": {"name": "fast"}})["aggregate"]
-    assert (made["name"], made["availability_zone"], made["hosts"]) == ("fast", None, [])
+    assert (made["name"], made["availability_zone"], "hosts" in made) == ("fast", None, False)
     one = f"/{made['id']}"
     call("POST", body={"aggregate": {"name": "fast"}}, status=409)
     assert call("POST", f"{one}/action", {"add_host": {"host": names[0]}})["aggregate"]["hosts"] == [names[0]]
@@ -64,7 +64,7 @@ def test_life(call, names):
 def test_a_zone_is_an_aggregate(cloud, call, names):
     made = call("POST", body={"aggregate": {"name": "a", "availability_zone": "east"}})["aggregate"]
     one = f"/{made['id']}/action"
-    assert made["metadata"] == {"availability_zone": "east"}
+    assert "metadata" not in made
     call("POST", one, {"add_host": {"host": names[1]}})
     assert (read_zone(cloud, names[0]), read_zone(cloud, names[1])) == ("nova", "east")
     zones = cloud.get(f"{COMPUTE}/os-availability-zone").get_json()["availabilityZoneInfo"]

@@ -40,7 +40,6 @@ BAD = [
     ("2.1", {"id": "a\n"}, "id"),
     ("2.1", {"colour": "red"}, "colour"),
     ("2.1", {"os-flavor-access:is_public": "perhaps"}, "is_public"),
-    ("2.1", {"swap": 5}, "swap"),
     ("2.54", {"description": "x"}, "description"),
     ("2.1", {"rxtx_factor": "x"}, "rxtx_factor"),
 ]
@@ -51,6 +50,11 @@ def test_create_refuses(cloud, version, fields, text):
     answer = make(cloud, version=version, **fields)
     assert answer.status_code == 400
     assert text in answer.json["badRequest"]["message"]
+
+
+def test_ephemeral_disk_and_swap(cloud):
+    flavor = make(cloud, **{"OS-FLV-EXT-DATA:ephemeral": 3, "swap": 128}).json["flavor"]
+    assert (flavor["OS-FLV-EXT-DATA:ephemeral"], flavor["swap"]) == (3, 128)
 
 
 def test_only_admins_change_flavors(cloud):
@@ -81,8 +85,9 @@ def test_wrong_queries(cloud, query):
 
 
 def test_access(cloud):
-    """A private flavor is there for those it was given to, to look at and to boot."""
+    """A private flavor is there for those it was given to, not for its maker, to look at and to boot."""
     make(cloud, id="p1", **{"os-flavor-access:is_public": False})
+    assert cloud.get(f"{FLAVORS}/p1/os-flavor-access", user="admin").json == {"flavor_access": []}
     project, image = find_project(cloud), add_image(cloud)
     body = build_server(image, flavorRef="p1")
     assert cloud.get(f"{FLAVORS}/p1").status_code == 404

@@ -56,7 +56,6 @@ OLD_LIVE = {"host": "b", "block_migration": True, "disk_over_commit": False}
         ("evacuate", {"host": "b"}, "2.13", 400),
         ("evacuate", {"host": "nowhere"}, "2.96", 404),
         ("evacuate", {"host": "a"}, "2.96", 400),
-        ("evacuate", {"adminPass": "secret"}, "2.96", 400),
     ],
 )
 def test_requests(hosts, action, body, version, status):

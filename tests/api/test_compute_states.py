@@ -213,7 +213,7 @@ def test_rescue(cloud, server):
     other = add_image(cloud, name="rescue")
     for body, image in ((None, own), ({"rescue_image_ref": other}, other), ({}, own)):
         answer = act(cloud, server, {"rescue": body}, user="demo")
-        assert (answer.status_code, answer.json) == (200, {}), answer.text
+        assert (answer.status_code, len(answer.json["adminPass"])) == (200, 12), answer.text
         assert build_server(cloud, server)["rescue"] == {"image": image}
         assert show(cloud, server) == ("ACTIVE", "active", "rescuing", 1)
         with cloud.database.read() as session:
@@ -249,12 +249,11 @@ def test_the_image_of_a_rescue_is_kept(cloud, server):
 
 
 def test_what_cannot_be_rescued(cloud, server):
-    """No password, no image that is none, no root disk on a volume: 400 and the reason, and nothing is changed."""
+    """No image that is none, no root disk on a volume: 400 and the reason, and nothing is changed."""
     foreign = add_image(cloud, visibility="private")
     queued = add_image(cloud, status="queued")
     large = add_image(cloud, virtual_size=900 << 30)
     for body, reason in (
-        ({"adminPass": "MySecretPass"}, "adminPass"),
         ({"rescue_image_ref": NOWHERE}, f"Requested rescue image '{NOWHERE}' is not supported"),
         ({"rescue_image_ref": foreign}, "is not supported: Can not find"),
         ({"rescue_image_ref": queued}, "not active; it is queued"),

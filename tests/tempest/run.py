@@ -143,6 +143,7 @@ def build_configuration(hosts: int) -> configparser.RawConfigParser:
             "volume_multiattach": "false",
             "stable_rescue": "false",
         },
+        "volume": {"catalog_type": "volumev3"},
         "network": {"public_network_id": public["id"], "floating_network_name": PUBLIC},
         "network-feature-enabled": {"port_security": "true", "ipv6": "true"},
         "validation": {

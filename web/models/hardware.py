@@ -40,7 +40,7 @@ FIXED_PROPERTIES = {
     "os_secure_boot": ("optional", "disabled"),
 }
 SPECS = {"hw:watchdog_action": "watchdog"}
-FIXED_SPECS = {"hw_rng:allowed": ("true",)}
+FIXED_SPECS = {"hw_rng:allowed": ("true",), "hw:cpu_policy": ("shared",)}
 RESERVED_SPECS = ("hw:", "hw_rng:", "hw_video:")
 TRUE = ("true", "yes", "1", "on", "t", "y")
 FALSE = ("false", "no", "0", "off", "f", "n")

@@ -192,13 +192,17 @@ def _show_time(value) -> str | None:
 
 def view(ctx: Context, shown: Shown) -> dict:
     row = shown.aggregate
+    return view_created(ctx, shown) | {"hosts": [host.name for host in shown.hosts], "metadata": dict(row.metadata_)}
+
+
+def view_created(ctx: Context, shown: Shown) -> dict:
+    """A new one is answered without hosts and metadata."""
+    row = shown.aggregate
     return {
         "id": row.id,
         "uuid": row.uuid,
         "name": row.name,
         "availability_zone": row.metadata_.get(ZONE),
-        "hosts": [host.name for host in shown.hosts],
-        "metadata": dict(row.metadata_),
         "created_at": _show_time(row.created_at),
         "updated_at": _show_time(row.updated_at),
         "deleted": False,
@@ -220,7 +224,7 @@ def _action(name: str, fields: dict, handler) -> Route:
 
 ROUTES = [
     Route("GET", PATH, LIST, None, index, view, reply_key="aggregates", view_fields=VIEW_FIELDS),
-    Route("POST", PATH, WRITE, FIELDS, create, view, key="aggregate", view_fields=VIEW_FIELDS),
+    Route("POST", PATH, WRITE, FIELDS, create, view_created, key="aggregate", view_fields=VIEW_FIELDS),
     Route("GET", ONE, SHOW, None, show, view, **SHOWN),
     Route("PUT", ONE, WRITE, UPDATE_FIELDS, update, view, key="aggregate", view_fields=VIEW_FIELDS),
     Route("DELETE", ONE, WRITE, None, delete, None, 200),

@@ -130,13 +130,8 @@ def create(ctx: Context) -> Flavor:
         rxtx_factor=float(body.get("rxtx_factor", 1.0)),
         is_public=body.get("os-flavor-access:is_public", True),
     )
-    for name, value in (("OS-FLV-EXT-DATA:ephemeral", flavor.ephemeral_gb), ("swap", flavor.swap_mb)):
-        if value:
-            raise BadRequest(f"Invalid input for field/attribute {name}. Value: {value}. Guests have a root disk only.")
     ctx.session.add(flavor)
     ctx.session.flush()
-    if not flavor.is_public:
-        ctx.session.add(FlavorAccess(flavor_id=flavor.id, project_id=ctx.project_id))
     return flavor
 
 

@@ -22,7 +22,7 @@ SIZES = {"cpu": "vcpus", "memory_mb": "memory_mb", "disk_gb": "disk_gb"}
 
 
 def _is_named(host: Host, query) -> bool:
-    return query.get("zone") in (None, host.zone) and query.get("service") in (None, "compute")
+    return query.get("zone") in (None, "", host.zone) and query.get("service") in (None, "compute")
 
 
 def index(ctx: Context) -> list[Host]:

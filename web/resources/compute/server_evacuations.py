@@ -17,6 +17,7 @@ from ...move_scheduler import Wish, choose_destination, describe
 from ...policy import ADMIN, rule
 from ...routes import Reply, Route
 from ...scheduler import NoValidHost
+from .server_hardware import choose_password
 from .server_requests import invalid
 from .server_rows import find_server_to_move, record_action
 
@@ -30,8 +31,6 @@ def evacuate(ctx: Context, server_id: str) -> Reply:
     """From 2.95 on it is left off on the new host; before it runs there if it was to run."""
     body = ctx.body
     host = body.get("host")
-    if body.get("adminPass"):
-        raise invalid("adminPass", "(not shown)", "Passwords cannot be put into guests; use a key pair.")
     force = body.get("force", False) if ctx.version >= (2, 29) else host is not None
     if force and host is None:
         raise BadRequest("Can't force to a non-provided destination")
@@ -65,7 +64,9 @@ def evacuate(ctx: Context, server_id: str) -> Reply:
         project_id=ctx.token.project_id or "",
         request_id=ctx.request_id,
     )
-    return Reply(None, 200)
+    if ctx.version >= (2, 14):
+        return Reply(None, 200)
+    return Reply({"adminPass": server.injected.get("admin_pass") or choose_password(body)}, 200)
 
 
 PATH = "/servers/{server_id}/action"

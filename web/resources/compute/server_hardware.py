@@ -28,10 +28,6 @@ from .server_requests import invalid
 
 PASSWORD_LETTERS = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
 PASSWORD_LENGTH = 12
-ONLY_BY_DRIVE = (
-    ("personality", "Files reach guests by a config drive only; ask for one, or use user_data."),
-    ("adminPass", "A password reaches guests by a config drive only; ask for one, or use a key pair."),
-)
 
 
 def read_properties(ctx: Context, devices) -> dict:
@@ -100,11 +96,16 @@ def _check_disks(properties: dict, hardware: dict, disks: dict, drive: bool, loc
 
 def _read_injected(ctx: Context, body: dict, drive: bool) -> dict:
     if drive:
-        return {"files": _read_files(ctx, body), "admin_pass": body.get("adminPass") or _make_password()}
-    for name, reason in ONLY_BY_DRIVE:
-        if body.get(name):
-            raise invalid(name, "(not shown)", reason)
+        return {"files": _read_files(ctx, body), "admin_pass": choose_password(body)}
+    if body.get("personality"):
+        reason = "Files reach guests by a config drive only; ask for one, or use user_data."
+        raise invalid("personality", "(not shown)", reason)
     return {}
+
+
+def choose_password(body: dict) -> str:
+    """The ``adminPass`` of a request, or one that is made up; it reaches a guest by its config drive alone."""
+    return body.get("adminPass") or _make_password()
 
 
 def _make_password() -> str:

@@ -33,7 +33,7 @@ from ...http import Context
 from ...models import Server
 from ...policy import MEMBER, rule
 from ...routes import Reply, Route
-from .server_hardware import read_remade_of
+from .server_hardware import choose_password, read_remade_of
 from .server_images import is_volume_backed
 from .server_requests import check_metadata, check_unsupported, check_user_data, invalid, read_image, read_key
 from .server_rows import begin_operation, check_placed, find_server_to_change, mark_changed, record_action
@@ -82,8 +82,7 @@ def rebuild(ctx: Context, server_id: str) -> Reply:
     mark_changed(ctx, server)
     ctx.session.flush()
     view = trim(VIEW_FIELDS, view_rebuilt(ctx, read_shown(ctx, [server])[0]), ctx.version)
-    if body.get("adminPass"):
-        view["adminPass"] = body["adminPass"]
+    view["adminPass"] = server.injected.get("admin_pass") or choose_password(body)
     return Reply({"server": view}, 202, {"Location": ctx.url(f"/servers/{server.id}")})
 
 

@@ -12,7 +12,8 @@ from ...http import Context
 from ...models import Flavor, Server
 from ...policy import MEMBER, rule
 from ...routes import Route
-from .server_requests import invalid, read_image
+from .server_hardware import choose_password
+from .server_requests import read_image
 from .server_rows import begin_operation, check_placed, find_server_to_change, mark_changed, record_action
 
 FIELDS = {
@@ -24,8 +25,6 @@ FIELDS = {
 def rescue(ctx: Context, server_id: str) -> dict:
     """The guest is shut down and boots from the image that was named, else from its own."""
     body = ctx.body
-    if body.get("adminPass"):
-        raise invalid("adminPass", "(not shown)", "Passwords cannot be put into guests; use a key pair.")
     server = find_server_to_change(ctx, server_id, "rescue")
     check_placed(server)
     if server.image_id is None:
@@ -37,7 +36,7 @@ def rescue(ctx: Context, server_id: str) -> dict:
     begin_operation(ctx, server, "rescue")
     record_action(ctx, server, "rescue")
     mark_changed(ctx, server)
-    return {}
+    return {"adminPass": server.injected.get("admin_pass") or choose_password(body)}
 
 
 def _read_rescue_image(ctx: Context, server: Server, image_id: str) -> str:
@@ -66,7 +65,6 @@ def unrescue(ctx: Context, server_id: str) -> None:
 
 
 def view(ctx: Context, answer: dict) -> dict:
-    """Without `adminPass`: guests get none."""
     return answer
 
 

@@ -51,7 +51,7 @@ from .block_devices import read_block_devices, store_volumes
 from .placement import build_demand, check_server_quota, place
 from .scheduler_hints import OUTER, check_member_quota, read_hints
 from .server_filters import SORT_COLUMNS, build_conditions, build_sort_query
-from .server_hardware import read_made_of
+from .server_hardware import choose_password, read_made_of
 from .server_requests import (
     Nic,
     build_hostname,
@@ -226,8 +226,7 @@ def create(ctx: Context) -> Reply | dict:
         "OS-DCF:diskConfig": body.get("OS-DCF:diskConfig", "MANUAL"),
         "security_groups": [{"name": group.name} for group in groups] if groups else [{"name": "default"}],
     }
-    if made_of["injected"]:
-        view["adminPass"] = made_of["injected"]["admin_pass"]
+    view["adminPass"] = made_of["injected"].get("admin_pass") or choose_password(body)
     return Reply({"server": view}, 202, {"Location": ctx.url(f"/servers/{first.id}")})
 
 
