@@ -92,7 +92,7 @@ def test_another_projects_volume_is_not_there(storage):
 
 
 def test_quotas_are_counted_from_rows(storage):
-    project = storage.create()["os-vol-tenant-attr:tenant_id"]
+    project = storage.show(storage.create()["id"])["os-vol-tenant-attr:tenant_id"]
     with storage.cloud.database.write.begin() as session:
         session.add(Quota(project_id=project, resource="volumes", limit=2))
         session.add(Quota(project_id=project, resource="gigabytes", limit=5))
@@ -273,7 +273,7 @@ def test_a_private_type_is_for_whom_it_is_granted(storage):
     body = {"volume_type": {"name": "ours", "os-volume-type-access:is_public": False}}
     made = storage.call("POST", "/types", body, user="admin")["volume_type"]
     storage.create(volume_type="ours", status=404)
-    project = storage.create()["os-vol-tenant-attr:tenant_id"]
+    project = storage.show(storage.create()["id"])["os-vol-tenant-attr:tenant_id"]
     action = f"/types/{made['id']}/action"
     storage.call("POST", action, {"addProjectAccess": {"project": project}}, 202, user="admin")
     assert storage.create(volume_type="ours")["volume_type"] == "ours"

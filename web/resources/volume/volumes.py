@@ -218,7 +218,7 @@ def create(ctx: Context) -> Reply:
         metadata=body.get("metadata"),
         request_id=ctx.request_id,
     )
-    return Reply({"volume": view_shown(ctx, read_shown(ctx, [volume])[0])}, 202)
+    return Reply({"volume": view_changed(ctx, read_shown(ctx, [volume])[0])}, 202)
 
 
 def _check_source(ctx: Context, source: Volume) -> None:
@@ -367,6 +367,12 @@ def view_shown(ctx: Context, shown: Shown) -> dict:
     return view
 
 
+def view_changed(ctx: Context, shown: Shown) -> dict:
+    """What a request that makes or changes a volume answers: without what only showing one tells."""
+    view = view_shown(ctx, shown)
+    return {name: value for name, value in view.items() if not name.startswith(("os-vol-", "volume_image_metadata"))}
+
+
 def _view_attachment(one: VolumeAttachment, shown: Shown) -> dict:
     return {
         "id": shown.volume.id,
@@ -424,7 +430,7 @@ ROUTES = [
     Route("GET", "/volumes/summary", LIST, None, summary, since="3.12"),
     Route("POST", "/volumes", CREATE, FIELDS, create, None, 202, key="volume", outer=OUTER),
     Route("GET", ONE, SHOW, None, show, view_shown, key="volume"),
-    Route("PUT", ONE, UPDATE, UPDATE_FIELDS, update, view_shown, key="volume"),
+    Route("PUT", ONE, UPDATE, UPDATE_FIELDS, update, view_changed, key="volume"),
     Route("DELETE", ONE, DELETE, None, delete, None, 202),
     Route("GET", ONE + "/metadata", SHOW, None, index_metadata),
     Route("POST", ONE + "/metadata", UPDATE, META, add_metadata),
