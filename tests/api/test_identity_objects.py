@@ -140,7 +140,7 @@ def test_pages(cloud):
         body = cloud.get(path, user="admin").json
         found += [role["name"] for role in body["roles"]]
         path = (body["links"]["next"] or "").removeprefix("http://127.0.0.1:6780")
-    assert found == ["admin", "member", "reader", "service", "x0", "x1", "x2", "x3", "x4"]
+    assert found == ["admin", "manager", "member", "reader", "service", "x0", "x1", "x2", "x3", "x4"]
 
 
 def test_project_filters(cloud):

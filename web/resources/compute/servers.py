@@ -14,7 +14,6 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from ...allocation import allocate_port, end_port_use
-from ...errors import BadRequest
 from ...fields import (
     BASE64,
     BOOL,
@@ -291,8 +290,6 @@ def _bind_port(ctx: Context, server: Server, port: Port, position: int, zone: st
 def update(ctx: Context, server_id: str) -> Shown:
     """Names and addresses to show; a new host name reaches the guest's metadata."""
     body = ctx.body
-    if not body:
-        raise BadRequest("Invalid input in server: at least one field is needed")
     server = find_server_to_change(ctx, server_id, "update")
     server.name = body.get("name", server.name)
     server.description = body.get("description", server.description)
