@@ -99,7 +99,8 @@ def test_filters_by_what_is_made(cloud, three):
     """By uuid, image, project, user; deleted servers show to admins and by changes-since."""
     assert names(cloud.get(f"{COMPUTE}/servers?image={three['image']}")) == ["web2", "web1"]
     found = cloud.get(f"{COMPUTE}/servers/{three['web1']}").json["server"]
-    for query in (f"project_id={found['tenant_id']}", f"all_tenants=1&user_id={found['user_id']}"):
+    assert names(cloud.get(f"{COMPUTE}/servers?tenant_id={found['tenant_id']}", user="admin")) == []
+    for query in (f"all_tenants=&project_id={found['tenant_id']}", f"all_tenants=1&user_id={found['user_id']}"):
         assert names(cloud.get(f"{COMPUTE}/servers?{query}", user="admin")) == ["web2", "web1"]
     assert names(cloud.get(f"{COMPUTE}/servers?all_tenants=1&uuid={three['web1']}", user="admin")) == ["web1"]
     since = (now() - timedelta(seconds=30)).strftime("%Y-%m-%dT%H:%M:%SZ")

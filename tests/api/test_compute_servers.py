@@ -275,11 +275,18 @@ def test_an_admin_chooses_the_host(cloud):
 def test_update(cloud):
     server = boot(cloud, add_image(cloud))
     path = f"{COMPUTE}/servers/{server}"
-    fields = {"name": "db1", "description": "x", "accessIPv4": "10.9.9.9", "accessIPv6": "", "hostname": "db1.example"}
+    fields = {
+        "name": "db1",
+        "description": "x",
+        "accessIPv4": "10.9.9.9",
+        "accessIPv6": "2001:DB8:0::1",
+        "hostname": "db1.example",
+    }
     answer = cloud.put(path, {"server": fields}, version="2.96")
     assert answer.status_code == 200
     shown = answer.json["server"]
     assert (shown["name"], shown["accessIPv4"], shown["OS-EXT-SRV-ATTR:hostname"]) == ("db1", "10.9.9.9", "db1.example")
+    assert shown["accessIPv6"] == "2001:db8::1"
     assert cloud.put(path, {"server": {}}, version="2.96").json["server"]["name"] == "db1"
     for bad in ({"name": LONG}, {"status": "ACTIVE"}, {"accessIPv4": "nope"}, {"hostname": "a b"}):
         assert cloud.put(path, {"server": bad}, version="2.96").status_code == 400

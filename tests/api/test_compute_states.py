@@ -319,6 +319,15 @@ def test_reset_state_of_what_was_never_built(cloud, server):
     assert show(cloud, server)[0] == "ERROR"
 
 
+@pytest.mark.parametrize("action", ["injectNetworkInfo", "resetNetwork"])
+def test_its_host_looks_after_its_network_again(cloud, server, action):
+    see_host(cloud)
+    assert act(cloud, server, {action: None}, user="demo").status_code == 403
+    assert act(cloud, server, {action: None}).status_code == 202
+    with cloud.database.read() as session:
+        assert session.scalar(select(Host.next_run_at)) is None
+
+
 @pytest.fixture
 def hosts(cloud):
     found = Hosts(cloud)

@@ -302,9 +302,9 @@ def _build_scope(ctx: Context) -> list:
     named = query.get("project_id") or query.get("tenant_id")
     if all_projects and not ctx.allows(ALL_PROJECTS):
         raise Forbidden(f"Policy doesn't allow {ALL_PROJECTS} to be performed.")
-    if named and ctx.allows(ALL_PROJECTS):
-        return [Server.project_id == named]
-    return [] if all_projects else [Server.project_id == ctx.token.project_id]
+    if not all_projects:
+        return [Server.project_id == ctx.token.project_id]  # as in the reference, whatever project is named beside
+    return [Server.project_id == named] if named else []
 
 
 def _build_status(ctx: Context, version: Version) -> list:

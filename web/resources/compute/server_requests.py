@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -37,6 +38,11 @@ FORCE_HOST = rule("compute:servers:create:forced_host", "role:admin")
 GIB = 1 << 30
 MIB = 1 << 20
 RUNNABLE = ("raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "ami", "iso")
+
+
+def normalize_address(text: str | None) -> str | None:
+    """An IP address as it is shown; None where there is none."""
+    return str(ipaddress.ip_address(text)) if text else None
 
 
 @dataclass

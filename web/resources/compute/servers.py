@@ -57,6 +57,7 @@ from .server_requests import (
     check_metadata,
     check_unsupported,
     invalid,
+    normalize_address,
     read_flavor,
     read_groups,
     read_key,
@@ -196,8 +197,8 @@ def create(ctx: Context) -> Reply | dict:
         "metadata_": metadata,
         "tags": sorted(body.get("tags", [])),
         "availability_zone": zone,
-        "access_ipv4": body.get("accessIPv4"),
-        "access_ipv6": body.get("accessIPv6"),
+        "access_ipv4": normalize_address(body.get("accessIPv4")),
+        "access_ipv6": normalize_address(body.get("accessIPv6")),
     }
     servers = []
     for number, host in enumerate(hosts):
@@ -296,7 +297,7 @@ def update(ctx: Context, server_id: str) -> Shown:
     server.hostname = body.get("hostname", server.hostname)
     for name, column in (("accessIPv4", "access_ipv4"), ("accessIPv6", "access_ipv6")):
         if name in body:
-            setattr(server, column, body[name] or None)
+            setattr(server, column, normalize_address(body[name]))
     mark_changed(ctx, server)
     ctx.session.flush()
     return read_shown(ctx, [server])[0]
