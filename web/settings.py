@@ -85,6 +85,7 @@ OPTIONS = [
     Option("network", "public_gateway", "str", "172.24.4.1", "The machine's own address on it."),
     Option("network", "public_masquerade", "bool", True, "NAT the external network to the machine's uplink."),
     Option("network", "public_interface", "str", "", "NIC to put under the bridge; empty: none."),
+    Option("network", "auto_range", "str", "10.0.0.0/16", "Where a project that has no network gets a /26 of."),
     Option("network", "default_ipv6", "bool", False, "Unused ranges of IPv6 in the default subnet pool."),
     Option("volume", "allocation_percent", "int", 100, "Volumes offered, in percent of what a storage host has."),
     Option("worker", "broker", "str", "", "amqp:// or redis:// URL, to tell workers anywhere; empty: only here."),

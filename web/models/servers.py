@@ -79,6 +79,7 @@ class Server(Base):
     key_data: Mapped[str | None] = mapped_column(Text)
     user_data: Mapped[str | None] = mapped_column(Text)  # base64, as it came
     config_drive: Mapped[bool] = mapped_column(default=False)
+    disk_config: Mapped[str] = mapped_column(default="MANUAL", server_default="MANUAL")  # or AUTO: the guest's affair
     image_properties: Mapped[dict] = mapped_column(default=dict)  # its image's as they were, with `disk_format`
     disks: Mapped[dict] = mapped_column(default=dict)  # beside the root: ephemeral [{gb, format}], swap_mb, gb in all
     injected: Mapped[dict] = mapped_column(default=dict)  # on the drive only: files [{path, contents}], admin_pass

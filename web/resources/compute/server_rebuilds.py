@@ -100,6 +100,7 @@ def _apply_fields(ctx: Context, server: Server) -> None:
     for name in ("name", "description", "hostname"):
         if name in body:
             setattr(server, name, body[name])
+    server.disk_config = body.get("OS-DCF:diskConfig", server.disk_config)
     for name, column in (("accessIPv4", "access_ipv4"), ("accessIPv6", "access_ipv6")):
         if name in body:
             setattr(server, column, normalize_address(body[name]))

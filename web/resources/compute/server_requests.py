@@ -32,6 +32,7 @@ from ...models import (
     Subnet,
 )
 from ...models.quotas import read_limit_of_user
+from ...neighbours import ask
 from ...policy import rule
 
 FORCE_HOST = rule("compute:servers:create:forced_host", "role:admin")
@@ -217,7 +218,7 @@ def read_nics(ctx: Context, wanted: object, count: int) -> list[Nic]:
 
 
 def choose_network(ctx: Context, must: bool) -> list[Nic]:
-    """The only network that the project has or shares; several are a Conflict."""
+    """The only network that the project has or shares, several are a Conflict; with ``must`` one is made."""
     found = ctx.session.scalars(
         select(Network)
         .where(
@@ -230,8 +231,16 @@ def choose_network(ctx: Context, must: bool) -> list[Nic]:
     if len(found) > 1:
         raise Conflict("Multiple possible networks found, use a Network ID to be more specific.")
     if not found and must:
-        raise BadRequest("Invalid input for networks: 'auto' needs a network of the project with a subnet; make one.")
+        found = [_make_network(ctx)]
     return [Nic(network) for network in found]
+
+
+def _make_network(ctx: Context) -> Network:
+    try:
+        made = ask(ctx, "network", "GET", "/auto-allocated-topology/{project_id}", project_id=ctx.project_id)
+    except Conflict as refusal:
+        raise BadRequest(f"Unable to automatically allocate a network: {refusal.message}") from None
+    return ctx.session.get(Network, made["id"])
 
 
 def read_network(ctx: Context, network_id: str) -> Network:

@@ -278,7 +278,7 @@ def view_basic(ctx: Context, shown: Shown) -> dict:
         "accessIPv4": server.access_ipv4 or "",
         "accessIPv6": server.access_ipv6 or "",
         "links": build_links(ctx, "servers", server.id),
-        "OS-DCF:diskConfig": "MANUAL",
+        "OS-DCF:diskConfig": server.disk_config,
         "locked": server.locked,
         "locked_reason": server.locked_reason if server.locked else None,
         "description": server.description,

@@ -196,6 +196,7 @@ def create(ctx: Context) -> Reply | dict:
         "user_data": user_data,
         "metadata_": metadata,
         "tags": sorted(body.get("tags", [])),
+        "disk_config": body.get("OS-DCF:diskConfig", "MANUAL"),
         "availability_zone": zone,
         "access_ipv4": normalize_address(body.get("accessIPv4")),
         "access_ipv6": normalize_address(body.get("accessIPv6")),
@@ -223,7 +224,7 @@ def create(ctx: Context) -> Reply | dict:
     view = {
         "id": first.id,
         "links": build_links(ctx, "servers", first.id),
-        "OS-DCF:diskConfig": body.get("OS-DCF:diskConfig", "MANUAL"),
+        "OS-DCF:diskConfig": first.disk_config,
         "security_groups": [{"name": group.name} for group in groups] if groups else [{"name": "default"}],
     }
     view["adminPass"] = made_of["injected"].get("admin_pass") or choose_password(body)
@@ -295,6 +296,7 @@ def update(ctx: Context, server_id: str) -> Shown:
     server.name = body.get("name", server.name)
     server.description = body.get("description", server.description)
     server.hostname = body.get("hostname", server.hostname)
+    server.disk_config = body.get("OS-DCF:diskConfig", server.disk_config)
     for name, column in (("accessIPv4", "access_ipv4"), ("accessIPv6", "access_ipv6")):
         if name in body:
             setattr(server, column, normalize_address(body[name]))
