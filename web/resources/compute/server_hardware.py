@@ -78,7 +78,7 @@ def read_remade_of(ctx: Context, body: dict, server, image) -> dict:
     injected = dict(server.injected)
     given = _read_injected(ctx, body, drive)
     for name, field in (("files", "personality"), ("admin_pass", "adminPass")):
-        if body.get(field):
+        if body.get(field) and drive:
             injected[name] = given[name]
     return {"image_properties": properties, "injected": injected}
 
