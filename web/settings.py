@@ -75,6 +75,8 @@ OPTIONS = [
     Option("compute", "image_cache_max_age_s", "int", 604800, "Seconds a host keeps an unused image; 0: for ever."),
     Option("compute", "image_cache_max_bytes", "int", 0, "Unused images go above this size of a cache; 0: no bound."),
     Option("compute", "stop_timeout_s", "int", 60, "Seconds a guest gets to shut down before it is powered off."),
+    Option("compute", "shelved_offload_time_s", "int", 0, "Seconds a shelved guest stays on its host; -1: for ever."),
+    Option("compute", "resize_confirm_window_s", "int", 0, "Seconds until a resize is confirmed by itself; 0: never."),
     Option("network", "dns_domain", "str", "kumo.internal", "Domain of guests' names."),
     Option("network", "dns_servers", "list", [], "Forwarders for guests; empty: the host's own."),
     Option("network", "mtu", "int", 1500, "MTU of the physical network."),

@@ -49,6 +49,9 @@ REQUESTS = {
     "rebuild": {"rebuild": {"imageRef": NOWHERE}},
     "create_image": {"createImage": {"name": "x"}},
     "create_backup": {"createBackup": {"name": "x", "backup_type": "daily", "rotation": 1}},
+    "shelve": {"shelve": None},
+    "shelve_offload": {"shelveOffload": None},
+    "unshelve": {"unshelve": None},
     "attach_volume": ("POST", "/os-volume_attachments", VOLUME),
     "detach_volume": ("DELETE", f"/os-volume_attachments/{NOWHERE}", None),
     "attach_interface": ("POST", "/os-interface", {"interfaceAttachment": {"net_id": NOWHERE}}),
@@ -62,7 +65,9 @@ WITHOUT_ROUTE = {"lock", "unlock", "add_floating_ip"}  # not asked of the table,
 BASE = {"power": "on", "observed_state": "running", "observed_reason": "", "move": None, "reboot_wanted": 0,
         "reboot_type": "SOFT", "start_wanted": 0, "rescue_image_id": None, "observed_rescue": None,
         "fault_message": None, "fault_kept": False, "deleted_at": None, "built_at": now(), "rebuild_wanted": 0,
-        "image_task": None}  # fmt: skip
+        "image_task": None, "shelve": None, "shelved_at": None, "offloaded_at": None}  # fmt: skip
+SHELVED = {"shelve": "shelved", "shelved_at": now(), "observed_state": "shutoff"}
+OFFLOADED = {**SHELVED, "shelve": "offloaded", "offloaded_at": now(), "observed_state": None}
 OFF, PAUSED, SUSPENDED = ({"observed_state": state} for state in ("shutoff", "paused", "suspended"))
 ROWS = {
     ("active", None): {},
@@ -90,6 +95,13 @@ ROWS = {
     ("rescued", None): {"rescue_image_id": NOWHERE, "observed_rescue": NOWHERE},
     ("rescued", "unrescuing"): {"observed_rescue": NOWHERE},
     ("resized", None): {"move": "verify"},
+    ("active", "shelving"): {"shelve": "shelved"},
+    ("active", "shelving_image_uploading"): {"shelve": "offloaded", "image_task": "shelving_image_uploading"},
+    ("shelved", None): SHELVED,
+    ("shelved", "shelving_offloading"): {**SHELVED, "shelve": "offloaded"},
+    ("shelved", "unshelving"): {**SHELVED, "shelve": None},
+    ("shelved_offloaded", None): {**OFFLOADED, "host_id": None},
+    ("shelved_offloaded", "unshelving"): {**OFFLOADED, "shelve": None},
     ("building", "spawning"): {"built_at": None},
     ("error", None): {"fault_message": "it broke"},
     ("error", "deleting"): {"fault_message": "it broke", "deleted_at": now()},
@@ -138,8 +150,9 @@ def test_every_action_in_every_state(cloud, server, monkeypatch):
     monkeypatch.setattr(server_console, "WAIT_S", 0.0)
     monkeypatch.setattr(run, "run_host", lambda *_, **__: run.Outcome(ok=True, result={"actions": [], "diff": []}))
     path = f"{COMPUTE}/servers/{server}"
+    host = read_server(cloud, server).host_id
     for (vm_state, task_state), columns in ROWS.items():
-        see(cloud, server, **{**BASE, **columns})
+        see(cloud, server, **{**BASE, "host_id": host, **columns})
         row = read_server(cloud, server)
         assert (row.vm_state, row.task_state) == (vm_state, task_state)
         for action, request in REQUESTS.items():

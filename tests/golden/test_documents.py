@@ -208,12 +208,27 @@ def build_asked() -> Rows:
     return rows
 
 
+def build_shelved() -> Rows:
+    """A guest that is being shelved, one that is to leave the host for that, and one whose disk is of such an image."""
+    rows = build_alone()
+    rows.servers[0].shelve = "offloaded"
+    gone = make_server(32, shelve="offloaded", shelved_at=AT)
+    back = make_server(33, disk_image_id=uid(92))
+    rows.servers += [gone, back]
+    rows.server_images = {uid(30): ServerImage(image_id=uid(90), server_id=uid(30), host_id=uid(1), attempt=1)}
+    other = make_image()
+    other.id, other.disk_format = uid(92), "qcow2"
+    rows.images.append(other)
+    return rows
+
+
 CASES = {
     "alone": build_alone,
     "routed": build_routed,
     "second_host": build_second_host,
     "asked": build_asked,
     "made_of": build_made_of,
+    "shelved": build_shelved,
 }
 
 

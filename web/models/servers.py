@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint, update
+from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint, func, update
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from .base import Base, new_uuid, now
@@ -74,6 +75,7 @@ class Server(Base):
     flavor_id: Mapped[str]
     flavor: Mapped[dict]  # the flavor as it was: name, vcpus, ram_mb, disk_gb, ephemeral_gb, swap_mb, extra_specs
     image_id: Mapped[str | None]
+    disk_image_id: Mapped[str | None]  # what its root disk lies over, where that is another image: it was unshelved
     key_name: Mapped[str | None]
     key_type: Mapped[str | None]
     key_data: Mapped[str | None] = mapped_column(Text)
@@ -88,6 +90,8 @@ class Server(Base):
     availability_zone: Mapped[str | None]  # as asked; the host's zone is what it has
     host_id: Mapped[str | None] = mapped_column(ForeignKey("hosts.id"), index=True)
     power: Mapped[str] = mapped_column(default="on")  # on | off | paused | suspended
+    shelve: Mapped[str | None]  # shelved: off, its disk an image | offloaded: once it is that, on no host either
+    shelved_image_id: Mapped[str | None]  # the image of its disk; empty: its root disk is a volume
     rescue_image_id: Mapped[str | None]  # boots from this image, its own root disk comes second; empty: not rescued
     stop_graceful: Mapped[bool] = mapped_column(default=True)
     start_wanted: Mapped[int] = mapped_column(default=0)
@@ -118,6 +122,8 @@ class Server(Base):
     observed_failures: Mapped[int] = mapped_column(default=0)  # tries in a row that failed
     observed_at: Mapped[datetime | None]
     built_at: Mapped[datetime | None]  # first seen as asked ("launched_at")
+    shelved_at: Mapped[datetime | None]  # seen off, its image whole; empty again once it was seen unshelved
+    offloaded_at: Mapped[datetime | None]  # seen gone from its host since; empty again with shelved_at
     gone_at: Mapped[datetime | None]  # seen gone after the tombstone
     fault_code: Mapped[int | None]
     fault_message: Mapped[str | None] = mapped_column(Text)
@@ -136,6 +142,16 @@ class Server(Base):
     )  # 0 none, 1 running, 3 paused, 4 shutdown, 6 crashed, 7 suspended
 
     host = relationship("Host", lazy="raise")
+
+    @hybrid_property
+    def base_image_id(self) -> str | None:
+        """The image that its root disk is made of; of a guest on a volume none."""
+        return self.disk_image_id or self.image_id
+
+    @base_image_id.inplace.expression
+    @classmethod
+    def _select_base_image_id(cls):
+        return func.coalesce(cls.disk_image_id, cls.image_id)
 
 
 class ConsoleLog(Base):

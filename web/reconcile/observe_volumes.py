@@ -79,9 +79,13 @@ def _store_exports(session: Session, host: Host, document: dict, result: dict) -
             if not attachment.observed_attached:  # by this very run, where host and guest are one machine's
                 _touch_guest_host(session, attachment)
         ended = attachment.deleted_at is not None and not attachment.observed_attached
-        if export is None and ended and attachment.id not in asked:
+        if export is not None or attachment.id in asked:
+            continue
+        if ended:
             _end(session, attachment, volume)
             changed = True
+        elif not attachment.observed_attached:
+            attachment.observed_export = None  # of a shelved server: it is reserved, and open to nobody
     return changed
 
 

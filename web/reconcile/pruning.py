@@ -86,7 +86,7 @@ def _prune_volumes(session: Session, before) -> int:
 
 def _prune_images(session: Session, before, store_dir: str) -> int:
     """Images deleted before then that no server, volume or stored file is of any more; how many."""
-    columns = (Server.image_id, Server.rescue_image_id, Volume.image_id)
+    columns = (Server.image_id, Server.disk_image_id, Server.shelved_image_id, Server.rescue_image_id, Volume.image_id)
     users = [select(column).where(column.is_not(None)) for column in columns]
     unused = [Image.id.not_in(found) for found in users]
     ids = session.scalars(select(Image.id).where(Image.deleted_at < before, *unused).limit(BATCH)).all()

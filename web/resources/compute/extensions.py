@@ -42,6 +42,7 @@ SERVED = {
     "os-server-groups": "ServerGroups",
     "os-server-usage": "ServerUsage",
     "os-services": "Services",
+    "os-shelve": "Shelve",
     "os-simple-tenant-usage": "SimpleTenantUsage",
     "os-suspend-server": "SuspendServer",
     "os-tenant-networks": "TenantNetworks",

@@ -81,27 +81,36 @@ def create_backup_counted(ctx: Context, server_id: str) -> str:
 
 def _begin(ctx: Context, server: Server, action: str, marks: dict, backup_type=None, rotation=None) -> str:
     check_placed(server)
+    image = build_image_of(ctx, server, ctx.body["name"], ctx.project_id, ctx.body.get("metadata", {}), marks)
+    begin_server_image(ctx.session, server, image, backup_type, rotation)
+    record_action(ctx, server, action)
+    mark_changed(ctx, server)
+    return image.id
+
+
+def build_image_of(ctx: Context, server: Server, name: str, project_id: str, given: dict, marks: dict) -> Image:
+    """The row of an image that is to be made of the server's disk: with the properties of the server's own image, then
+    those that were ``given``, then what it is of; without bytes."""
     base = ctx.session.get(Image, server.image_id) if server.image_id else None
-    given = ctx.body.get("metadata", {})
-    for name in given:
-        if name in ATTRIBUTES or name.startswith("os_glance_"):
-            raise invalid("metadata", name, "An image has an attribute of this name.")
-    inherited = {name: value for name, value in (base.properties if base else {}).items() if name not in NOT_INHERITED}
+    for key in given:
+        if key in ATTRIBUTES or key.startswith("os_glance_"):
+            raise invalid("metadata", key, "An image has an attribute of this name.")
+    inherited = {key: value for key, value in (base.properties if base else {}).items() if key not in NOT_INHERITED}
     own = {
         "instance_uuid": server.id,
         "base_image_ref": server.image_id or "",
         "image_location": "snapshot",
-        "owner_id": ctx.project_id,
+        "owner_id": project_id,
         "user_id": ctx.token.user_id,
         **marks,
     }
     properties = {**inherited, **given, **own}
     if len(properties) > MOST_PROPERTIES:
         raise invalid("metadata", len(given), f"An image has at most {MOST_PROPERTIES} properties.")
-    image = Image(
+    return Image(
         id=new_uuid(),
-        project_id=ctx.project_id,
-        name=ctx.body["name"],
+        project_id=project_id,
+        name=name,
         visibility="private",
         disk_format="qcow2",
         container_format="bare",
@@ -109,10 +118,6 @@ def _begin(ctx: Context, server: Server, action: str, marks: dict, backup_type=N
         min_ram=base.min_ram if base else 0,
         properties=properties,
     )
-    begin_server_image(ctx.session, server, image, backup_type, rotation)
-    record_action(ctx, server, action)
-    mark_changed(ctx, server)
-    return image.id
 
 
 def view_id(ctx: Context, image_id: str) -> dict:

@@ -82,7 +82,7 @@ def rebuild(ctx: Context, server_id: str) -> Reply:
     _apply_fields(ctx, server)
     for column, value in read_remade_of(ctx, body, server, image).items():
         setattr(server, column, value)
-    server.image_id = image.id
+    server.image_id, server.disk_image_id = image.id, None
     server.rescue_image_id = None
     server.rebuild_wanted += 1
     begin_operation(ctx, server, "rebuild")

@@ -46,6 +46,8 @@ from ...router_legs import sync_router_legs
 from ...routes import Reply, Route
 from ...scheduler import NoValidHost
 from ...server_images import fail_images_of_server
+from ...shelving import drop_shelved_image
+from ...volume_attachments import end_attachments
 from .block_devices import read_block_devices, store_volumes
 from .placement import build_demand, check_server_quota, place
 from .scheduler_hints import OUTER, check_member_quota, read_hints
@@ -306,7 +308,7 @@ def update(ctx: Context, server_id: str) -> Shown:
 
 
 def delete(ctx: Context, server_id: str) -> None:
-    """A tombstone until the host is seen without the guest; what was never placed is gone at once."""
+    """A tombstone until the host is seen without the guest; what is on no host is gone at once."""
     delete_server(ctx, server_id)
 
 
@@ -318,12 +320,14 @@ def delete_server(ctx: Context, server_id: str) -> None:
         return
     server.deleted_at = now()
     fail_images_of_server(ctx.session, server, "the server was deleted", ctx.request_id)
+    drop_shelved_image(ctx.session, server)
     record_action(ctx, server, "delete", finished=server.host_id is None)
     if server.host_id is None:
         server.gone_at = server.deleted_at
         server.operation = server.operation_deadline = None
         for port in ctx.session.scalars(select(Port).where(Port.device_id == server.id)).unique().all():
             end_port_use(ctx.session, port, ctx.request_id)
+        end_attachments(ctx.session, server.id)
     else:
         server.operation = "delete"
         server.operation_deadline = now() + timedelta(seconds=ctx.settings.worker.operation_timeout_s)
