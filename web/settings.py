@@ -75,6 +75,7 @@ OPTIONS = [
     Option("compute", "image_cache_max_age_s", "int", 604800, "Seconds a host keeps an unused image; 0: for ever."),
     Option("compute", "image_cache_max_bytes", "int", 0, "Unused images go above this size of a cache; 0: no bound."),
     Option("compute", "stop_timeout_s", "int", 60, "Seconds a guest gets to shut down before it is powered off."),
+    Option("compute", "reclaim_instance_interval_s", "int", 0, "Seconds a deleted server can be restored; 0: not."),
     Option("network", "dns_domain", "str", "kumo.internal", "Domain of guests' names."),
     Option("network", "dns_servers", "list", [], "Forwarders for guests; empty: the host's own."),
     Option("network", "mtu", "int", 1500, "MTU of the physical network."),

@@ -298,6 +298,13 @@ MADE_OF = {
         _object("", HARDWARE, optional=tuple(HARDWARE)),
     ),
 }
+QUESTIONS = {
+    "diagnostics": _said("A user asked for its figures: answered once.", _or_null(_object("", {"wanted": WHOLE}))),
+    "password": _said(
+        "A new password of a user in the guest, set by its agent; there until the host has said how that went.",
+        _or_null(_object("", {"wanted": WHOLE, "user": TEXT, "password": TEXT})),
+    ),
+}
 SERVER = _object(
     "A guest.",
     {
@@ -330,6 +337,7 @@ SERVER = _object(
             "A user asked for the console log: answered once.",
             _or_null(_object("", {"wanted": WHOLE, "lines": _or_null(WHOLE)})),
         ),
+        **QUESTIONS,
         "metadata": METADATA,
         "incoming": _said(
             "It comes from another host: room is made, nothing is started.",
@@ -385,6 +393,7 @@ SERVER = _object(
     optional=(
         "name", "power", "reboot", "start", "rebuild", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports",
         "volumes", "console", "metadata", "incoming", "outgoing", "held", "backup", "rescue", "snapshot", *MADE_OF,
+        *QUESTIONS,
     ),
 )  # fmt: skip
 SCHEMA = {

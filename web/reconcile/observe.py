@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, selectinload
 
 from ..allocation import end_port_use
+from ..deletions import reclaim_servers
 from ..models import (
     ConsoleLog,
     FloatingIP,
@@ -37,6 +38,7 @@ from .observe_migrations import (
     read_other_hosts,
     store_moves,
 )
+from .observe_questions import apply_password_deadlines, store_answers
 from .observe_server_images import apply_image_deadlines, store_server_images
 from .observe_volumes import store_volumes
 from .run import Outcome
@@ -76,6 +78,10 @@ def store_outcome(session: Session, settings, run: Run, document: dict, outcome:
     _apply_deadlines(session, settings, host, document)
     apply_move_deadlines(session, settings, host, held)
     apply_image_deadlines(session, settings, host)
+    apply_password_deadlines(session, settings, host)
+    reclaim_s = reclaim_servers(session, settings, host)
+    if reclaim_s is not None:
+        retry_s = min(retry_s, reclaim_s)
     session.flush()
     session.refresh(host, ["generation"])
     # Else a request came in meanwhile, or what was just seen has changed the document: the host is due at once.
@@ -179,6 +185,7 @@ def _store_seen(
         server.observed_start_done = max(server.observed_start_done, seen.get("start_done", 0))
         if seen.get("console"):
             _store_console(session, server, seen["console"])
+        store_answers(session, server, seen)
     if _was_shut_down_inside(server, wanted, seen):
         server.power = "off"
         server.operation = None

@@ -20,6 +20,7 @@ STATUS_OF_VM_STATE = {
     "rescued": "RESCUE",
     "resized": "VERIFY_RESIZE",
     "error": "ERROR",
+    "soft-delete": "SOFT_DELETED",
     "deleted": "DELETED",
 }
 STATUS_OF_TASK = {
@@ -29,6 +30,7 @@ STATUS_OF_TASK = {
     "resize_migrating": "RESIZE",
     "resize_reverting": "REVERT_RESIZE",
     "rebuilding": "REBUILD",
+    "updating_password": "PASSWORD",
 }
 # A move under way (migration_status.compute_move) as the task users see.
 TASK_OF_MOVE = {
@@ -83,10 +85,13 @@ ALLOWED: dict[str, tuple] = {
     "trigger_crash_dump": (("active", "paused", "rescued", "resized", "error"), IDLE),
     "reset_state": (ANY, ANY),
     "delete": (ANY, ANY),
+    "restore": (("soft-delete",), IDLE),
     "lock": (ANY, ANY),
     "unlock": (ANY, ANY),
     "update": (ANY, ANY),
     "update_metadata": (("active", "paused", "suspended", "stopped"), ANY),
+    "get_diagnostics": (("active", "rescued", "resized", "error"), ANY),  # and it runs: server_diagnostics.py
+    "change_password": (("active",), IDLE),
     "get_console_output": (("active", "stopped", "paused", "suspended", "rescued", "error"), ANY),
     "add_security_group": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
     "remove_security_group": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
@@ -115,6 +120,7 @@ VERBS = {
     "reset_state": "os-resetState",
     "create_image": "createImage",
     "create_backup": "createBackup",
+    "change_password": "changePassword",
 }
 
 
@@ -149,6 +155,9 @@ def _vm_and_task(server) -> tuple[str, str | None]:
         return "error", None
     if server.built_at is None:
         return "building", "scheduling" if server.host_id is None else "spawning"
+    if server.soft_deleted_at is not None:
+        seen = _see(server)
+        return ("soft-delete", None) if seen == "stopped" else (seen, "soft-deleting")
     if server.move in TASK_OF_MOVE:
         # A guest that moves is off, or nowhere to be seen, for a part of the way.
         return STATE_OF_POWER[server.power], TASK_OF_MOVE[server.move]
@@ -164,7 +173,16 @@ def _vm_and_task(server) -> tuple[str, str | None]:
     if server.rescue_image_id is not None:
         return "rescued", None
     task = _find_task(server, seen)
+    if task == "powering-on" and server.operation == "restore":
+        return "soft-delete", "restoring"
+    if task is None and seen == "active" and is_password_due(server):
+        return "active", "updating_password"
     return "active" if task in ("rebooting", "rebooting_hard") else seen, task
+
+
+def is_password_due(server) -> bool:
+    """Whether a new password is wanted in the guest, and its host has not said how that went."""
+    return (server.password_wanted or 0) > (server.observed_password_done or 0)
 
 
 def _see(server) -> str:
@@ -211,6 +229,8 @@ def has_converged(server) -> bool:
         return False
     if server.power == "off":
         return server.observed_state in ("shutoff", "crashed")
+    if is_password_due(server):
+        return False
     return (
         _see(server) == SEEN_AS.get(server.observed_state) == STATE_OF_POWER[server.power]
         and server.reboot_wanted <= server.observed_reboot_done

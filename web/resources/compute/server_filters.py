@@ -240,7 +240,6 @@ EMPTY = [
     "root_device_name",
     "block_device_mapping",
     "services",
-    "soft_deleted",
     "cell_name",
     "disable_terminate",
     "ephemeral_gb",
@@ -249,7 +248,16 @@ EMPTY = [
     "root_gb",
     "vcpus",
 ]
-SPECIAL = ("status", "changes-since", "changes-before", "deleted", "all_tenants", "project_id", "tenant_id")
+SPECIAL = (
+    "status",
+    "soft_deleted",
+    "changes-since",
+    "changes-before",
+    "deleted",
+    "all_tenants",
+    "project_id",
+    "tenant_id",
+)
 
 
 def build_sort_query(query, version: Version):
@@ -335,7 +343,22 @@ def _build_times(ctx: Context, version: Version, everything: bool) -> list:
     deleted = query.get("deleted") if everything else None
     wants_deleted = deleted is not None and (deleted == "" or _parse_bool("deleted", deleted))
     if wants_deleted or "DELETED" in [value.upper() for value in query.getlist("status")]:
-        conditions.append(Server.gone_at.is_not(None))
+        # As the reference has it: what can be restored is deleted, too, unless soft_deleted says otherwise.
+        kept = _wants_soft_deleted(ctx, everything, True)
+        gone = Server.gone_at.is_not(None)
+        conditions.append(or_(gone, Server.vm_state == "soft-delete") if kept else gone)
     elif deleted is not None or (since is None and before is None):
         conditions.append(Server.gone_at.is_(None))
+        if not _wants_soft_deleted(ctx, everything, False):
+            conditions.append(Server.vm_state != "soft-delete")
     return conditions
+
+
+def _wants_soft_deleted(ctx: Context, everything: bool, default: bool) -> bool:
+    """Whether servers that can still be restored are listed: where somebody who may see deleted ones says so."""
+    if not everything:
+        return False
+    if "SOFT_DELETED" in [value.upper() for value in ctx.query.getlist("status")]:
+        return True
+    given = ctx.query.get("soft_deleted")
+    return default if given is None else given == "" or _parse_bool("soft_deleted", given)

@@ -1,19 +1,18 @@
-"""Servers: list, show, create, update, delete. Writes what is wanted; the loop makes it so.
+"""Servers: list, show, create, update. Writes what is wanted; the loop makes it so.
 
 Source: Compute API reference, "Servers (servers)". What a request refers to is checked in
 `server_requests.py`, room is found in `placement.py`, views are in `server_views.py`, the actions in
-`server_actions.py`. Handlers see the newest form of a request.
+`server_actions.py`, deletion in `server_deletions.py`. Handlers see the newest form of a request.
 """
 
 from __future__ import annotations
 
 import secrets
 import string
-from datetime import timedelta
 
 from sqlalchemy import select
 
-from ...allocation import allocate_port, end_port_use
+from ...allocation import allocate_port
 from ...errors import BadRequest
 from ...fields import (
     BASE64,
@@ -39,14 +38,12 @@ from ...http import Context
 from ...models import Host, Network, Port, Server, ServerGroupMember, new_uuid, now, touch
 from ...models.networks import COMPUTE
 from ...models.reach import touch_port
-from ...moves import follow_deletion
 from ...paging import Page, read_page
 from ...policy import MEMBER, READER, rule
 from ...reconcile.status import refresh_status
 from ...router_legs import sync_router_legs
 from ...routes import Reply, Route
 from ...scheduler import NoValidHost
-from ...server_images import fail_images_of_server
 from .block_devices import read_block_devices, store_volumes
 from .placement import build_demand, check_server_quota, place
 from .scheduler_hints import OUTER, check_member_quota, read_hints
@@ -306,32 +303,6 @@ def update(ctx: Context, server_id: str) -> Shown:
     return read_shown(ctx, [server])[0]
 
 
-def delete(ctx: Context, server_id: str) -> None:
-    """A tombstone until the host is seen without the guest; what was never placed is gone at once."""
-    delete_server(ctx, server_id)
-
-
-def delete_server(ctx: Context, server_id: str) -> None:
-    """As `delete`; asked for twice it is one deletion."""
-    server = find_server_to_change(ctx, server_id, "delete")
-    if server.deleted_at is not None:
-        touch(ctx.session, server.host_id, ctx.request_id)
-        return
-    server.deleted_at = now()
-    fail_images_of_server(ctx.session, server, "the server was deleted", ctx.request_id)
-    record_action(ctx, server, "delete", finished=server.host_id is None)
-    if server.host_id is None:
-        server.gone_at = server.deleted_at
-        server.operation = server.operation_deadline = None
-        for port in ctx.session.scalars(select(Port).where(Port.device_id == server.id)).unique().all():
-            end_port_use(ctx.session, port, ctx.request_id)
-    else:
-        server.operation = "delete"
-        server.operation_deadline = now() + timedelta(seconds=ctx.settings.worker.operation_timeout_s)
-        follow_deletion(ctx.session, ctx.settings, server, ctx.request_id)
-    mark_changed(ctx, server)
-
-
 def view_created(ctx: Context, view: dict) -> dict:
     return view
 
@@ -341,7 +312,6 @@ DETAIL = rule("compute:servers:detail", READER)
 SHOW = rule("compute:servers:show", READER)
 CREATE = rule("compute:servers:create", MEMBER)
 UPDATE = rule("compute:servers:update", MEMBER)
-DELETE = rule("compute:servers:delete", MEMBER)
 
 
 def _create_route(fields: dict, **bounds) -> Route:
@@ -362,5 +332,4 @@ ROUTES = [
     _create_route(FIELDS_2_94, since="2.94"),
     _update_route(UPDATE_FIELDS, until="2.93"),
     _update_route(UPDATE_FIELDS_2_94, since="2.94"),
-    Route("DELETE", "/servers/{server_id}", DELETE, None, delete, None, 204),
 ]
