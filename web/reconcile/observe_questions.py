@@ -12,9 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from ..models import Host, Server, ServerAction, ServerDiagnostics, now, touch
-from .status import is_password_due, refresh_status
-
-CHANGE_PASSWORD = "changePassword"
+from .status import CHANGE_PASSWORD, is_password_due, refresh_status
 
 
 def store_answers(session: Session, server: Server, seen: dict) -> None:

@@ -41,6 +41,7 @@ TASK_OF_MOVE = {
 }
 SEEN_AS = {"running": "active", "paused": "paused", "suspended": "suspended"}
 STATE_OF_POWER = {"on": "active", "off": "stopped", "paused": "paused", "suspended": "suspended"}
+CHANGE_PASSWORD = "changePassword"  # the action's name in the reference
 MOVING = ("live", "resize", "revert")  # its guest is the move's, not its host's alone
 
 
@@ -120,7 +121,7 @@ VERBS = {
     "reset_state": "os-resetState",
     "create_image": "createImage",
     "create_backup": "createBackup",
-    "change_password": "changePassword",
+    "change_password": CHANGE_PASSWORD,
 }
 
 

@@ -52,6 +52,7 @@ class BlockDevices:
     image: Image | None
     volumes: list[WantedVolume]
     blanks: list[dict] = field(default_factory=list)
+    root_tag: str | None = None  # of the local root disk
 
 
 def read_block_devices(ctx: Context, body: dict, flavor: Flavor, count: int) -> BlockDevices:
@@ -59,7 +60,7 @@ def read_block_devices(ctx: Context, body: dict, flavor: Flavor, count: int) -> 
     if body.get("block_device_mapping"):
         raise invalid("block_device_mapping", body["block_device_mapping"], "Use block_device_mapping_v2.")
     reference = body.get("imageRef") or None
-    local, volumes, blanks = reference, [], []
+    local, volumes, blanks, root_tag = reference, [], [], None
     for index, entry in enumerate(body.get("block_device_mapping_v2") or []):
         where = f"block_device_mapping_v2/{index}"
         unknown = sorted(set(entry) - KEYS)
@@ -68,7 +69,7 @@ def read_block_devices(ctx: Context, body: dict, flavor: Flavor, count: int) -> 
         kinds = (entry.get("source_type"), entry.get("destination_type") or _guess_destination(entry))
         root = str(entry.get("boot_index")) == "0"
         if kinds == ("image", "local"):
-            local = _read_local(entry, where, root, reference)
+            local, root_tag = _read_local(entry, where, root, reference), entry.get("tag")
         elif kinds in (("volume", "volume"), ("image", "volume"), ("snapshot", "volume"), ("blank", "volume")):
             volumes.append(_read_volume(ctx, entry, where, root, kinds[0], flavor, count))
         elif kinds == ("blank", "local"):
@@ -83,7 +84,7 @@ def read_block_devices(ctx: Context, body: dict, flavor: Flavor, count: int) -> 
         if not reference and not body.get("block_device_mapping_v2"):
             raise BadRequest("Invalid imageRef provided: an image, or a volume to boot from, is needed.")
         raise BadRequest(NO_ROOT)
-    return BlockDevices(read_image(ctx, local, flavor) if local else None, volumes, blanks)
+    return BlockDevices(read_image(ctx, local, flavor) if local else None, volumes, blanks, root_tag)
 
 
 def _guess_destination(entry: dict) -> str:

@@ -23,7 +23,7 @@ from ...models.hardware import (
     find_unsupported,
     is_iso,
 )
-from .local_disks import check_places, choose_local_disks
+from .local_disks import check_places, choose_local_disks, choose_tags
 from .server_requests import invalid
 
 PASSWORD_LETTERS = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
@@ -60,7 +60,7 @@ def read_made_of(ctx: Context, body: dict, flavor, devices) -> dict:
     """Columns of the new servers: image_properties, disks, config_drive, injected."""
     properties = read_properties(ctx, devices)
     check_hardware(properties, flavor.extra_specs)
-    disks = choose_local_disks(devices.blanks, flavor)
+    disks = {**choose_local_disks(devices.blanks, flavor), **choose_tags(devices.blanks, devices.root_tag)}
     given = body.get("config_drive")
     drive = given in TRUE or str(properties.get("img_config_drive")).strip().lower() == "mandatory"
     hardware = build_hardware(properties, flavor.extra_specs)

@@ -16,7 +16,7 @@ from ...http import Context
 from ...models import Server, ServerAction, now
 from ...models.hardware import build_hardware
 from ...policy import MEMBER, rule
-from ...reconcile.observe_questions import CHANGE_PASSWORD
+from ...reconcile.status import CHANGE_PASSWORD
 from ...routes import Route
 from .server_questions import check_host_up, wait_for_answer
 from .server_rows import find_server_to_change, mark_changed, record_action

@@ -46,6 +46,7 @@ class Nic:
     network: Network
     port: Port | None = None
     fixed_ip: str | None = None
+    tag: str | None = None
 
 
 def invalid(name: str, value: object, reason: str) -> BadRequest:
@@ -197,6 +198,7 @@ def read_nics(ctx: Context, wanted: object, count: int) -> list[Nic]:
             if entry.get("fixed_ip"):
                 raise BadRequest(f"Invalid input for {where}/fixed_ip: a port has its addresses already.")
             nics.append(read_port(ctx, entry["port"], [nic.port.id for nic in nics if nic.port]))
+            nics[-1].tag = entry.get("tag")
             continue
         if not entry.get("uuid"):
             raise BadRequest(f"Invalid input for {where}: a uuid (of a network) or a port is needed.")
@@ -206,7 +208,7 @@ def read_nics(ctx: Context, wanted: object, count: int) -> list[Nic]:
         network = read_network(ctx, entry["uuid"])
         if fixed_ip:
             _check_free(ctx, network, fixed_ip)
-        nics.append(Nic(network, fixed_ip=fixed_ip))
+        nics.append(Nic(network, fixed_ip=fixed_ip, tag=entry.get("tag")))
     return nics
 
 

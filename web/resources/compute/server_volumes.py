@@ -19,9 +19,9 @@ from ...models.hardware import read_devices
 from ...policy import MEMBER, READER, rule
 from ...routes import Route
 from ...volume_attachments import request_detach, reserve_attachment
+from .device_tags import TAG, check_tag_free
 from .server_rows import check_placed, find_server, find_server_to_change, mark_changed, record_action
 
-TAG = {"type": "string", "minLength": 1, "maxLength": 60, "pattern": "^[^,/]*$"}
 FIELDS = {
     "volumeId": field(UUID, required=True),
     "device": field(nullable({"type": "string", "pattern": r"^(/dev/)?[a-z]{2,3}[a-z0-9]{0,3}\Z"})),
@@ -97,6 +97,7 @@ def create(ctx: Context, server_id: str) -> VolumeAttachment:
     held = read_server_attachments(ctx, server)
     if any(one.volume_id == volume.id for one in held):
         raise BadRequest(f"Invalid volume: volume {volume.id} already attached to instance {server.id}")
+    check_tag_free(ctx, server, body.get("tag"))
     attachment = reserve_attachment(
         ctx.session,
         volume,

@@ -35,7 +35,7 @@ from ...fields import (
     whole,
 )
 from ...http import Context
-from ...models import Host, Network, Port, Server, ServerGroupMember, new_uuid, now, touch
+from ...models import Host, Network, Server, ServerGroupMember, new_uuid, now, touch
 from ...models.networks import COMPUTE
 from ...models.reach import touch_port
 from ...paging import Page, read_page
@@ -45,6 +45,8 @@ from ...router_legs import sync_router_legs
 from ...routes import Reply, Route
 from ...scheduler import NoValidHost
 from .block_devices import read_block_devices, store_volumes
+from .device_tags import TAG as DEVICE_TAG
+from .device_tags import check_tags
 from .placement import build_demand, check_server_quota, place
 from .scheduler_hints import OUTER, check_member_quota, read_hints
 from .server_filters import SORT_COLUMNS, build_conditions, build_sort_query
@@ -78,7 +80,7 @@ TAG = {"type": "string", "minLength": 1, "maxLength": 60, "pattern": "^[^,/]*$"}
 LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?"
 HOSTNAME = {"type": "string", "minLength": 2, "maxLength": 63, "pattern": rf"^{LABEL}\Z"}
 FQDN = {"type": "string", "minLength": 2, "maxLength": 255, "pattern": rf"^{LABEL}(\.{LABEL})*\Z"}
-NETWORK = mapping({"uuid": UUID, "port": nullable(UUID), "fixed_ip": {"anyOf": [IPV4, IPV6]}})
+NETWORK = mapping({"uuid": UUID, "port": nullable(UUID), "fixed_ip": {"anyOf": [IPV4, IPV6]}, "tag": DEVICE_TAG})
 FIELDS = {
     "name": field(NAME, required=True),
     "flavorRef": field({"type": ["string", "integer"], "minLength": 1, "maxLength": 255}, required=True),
@@ -150,6 +152,7 @@ def create(ctx: Context) -> Reply | dict:
     """Servers that are wanted, each on the host chosen for it; one that fits nowhere is an ERROR with its reason."""
     body = ctx.body
     check_unsupported(body)
+    check_tags(ctx, body)
     least, most = _read_counts(body)
     flavor = read_flavor(ctx, body["flavorRef"])
     devices = read_block_devices(ctx, body, flavor, most)
@@ -250,7 +253,7 @@ def _store_placed(ctx: Context, server: Server, host: str | NoValidHost, nics: l
     zone = _read_zone_of(ctx, host)
     for position, nic in enumerate(nics):
         if nic.port is not None:
-            _bind_port(ctx, server, nic.port, position, zone)
+            _bind_port(ctx, server, nic, position, zone)
         else:
             allocate_port(
                 ctx.session,
@@ -261,6 +264,7 @@ def _store_placed(ctx: Context, server: Server, host: str | NoValidHost, nics: l
                 device_id=server.id,
                 device_owner=COMPUTE + zone,
                 device_index=position,
+                device_tag=nic.tag,
                 host_id=server.host_id,
                 security_group_ids=[group.id for group in groups] if groups else None,
                 delete_with_device=True,
@@ -277,11 +281,12 @@ def _read_zone_of(ctx: Context, host_id: str) -> str:
     return ctx.session.get(Host, host_id).zone
 
 
-def _bind_port(ctx: Context, server: Server, port: Port, position: int, zone: str) -> None:
+def _bind_port(ctx: Context, server: Server, nic: Nic, position: int, zone: str) -> None:
+    port = nic.port
     port.device_id, port.device_owner = server.id, COMPUTE + zone
     port.device_index, port.host_id = position, server.host_id
     port.dns_name = port.dns_name or server.hostname.split(".")[0]
-    port.observed_state = None
+    port.device_tag, port.observed_state = nic.tag, None
     ctx.session.flush()
     touch_port(ctx.session, port, ctx.request_id)
 
