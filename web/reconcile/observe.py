@@ -30,6 +30,7 @@ from ..models import (
 )
 from ..moves import follow_closed_targets
 from ..router_legs import sync_router_legs
+from ..volume_images import follow_volume_images
 from .observe_attachments import end_attachments, store_attachments
 from .observe_interfaces import store_detached
 from .observe_migrations import (
@@ -146,6 +147,7 @@ def _store_observed(session: Session, settings, host: Host, held: set[str], docu
         failures.append(moves_wait_s)
     follow_closed_targets(session, settings)
     store_server_images(session, host, result)
+    follow_volume_images(session, settings, host)
     _store_gone_elsewhere(session, host, document)
     return min(failures)
 

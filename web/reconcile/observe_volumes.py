@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from ..models import Host, Server, Snapshot, Volume, VolumeAttachment, now, touch
 from ..volume_attachments import refresh_snapshot, refresh_volume, request_volume_deletion
+from ..volume_images import touch_users
 
 TRIES = 4  # of one object, before its fault is the user's to see
 MAX_BACKOFF_S = 60
@@ -57,6 +58,8 @@ def _store(session: Session, host: Host, row, wanted: dict, seen: dict | None, o
     if row.status != before:
         row.updated_at = now()
         touch(session, host.id)  # what waited for it (a snapshot, a copy, an export) may be in the next document
+        if isinstance(row, Snapshot):
+            touch_users(session, row.volume_id)
 
 
 def _store_exports(session: Session, host: Host, document: dict, result: dict) -> bool:

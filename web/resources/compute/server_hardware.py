@@ -25,6 +25,7 @@ from ...models.hardware import (
 )
 from .local_disks import check_places, choose_local_disks, choose_tags
 from .server_requests import invalid
+from .volume_images import MAPPING, MARK
 
 PASSWORD_LETTERS = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
 PASSWORD_LENGTH = 12
@@ -46,7 +47,8 @@ def read_properties(ctx: Context, devices) -> dict:
     volume = root.volume or ctx.session.get(Volume, root.snapshot.volume_id)
     kept = dict(volume.image_metadata or {}) if volume is not None else {}
     kept.pop("disk_format", None)  # of the image that it was once copied from
-    return kept
+    own = devices.mapped.properties if devices.mapped is not None else {}
+    return {**kept, **{name: value for name, value in own.items() if name not in (MAPPING, MARK)}}
 
 
 def check_hardware(properties: dict, specs: dict) -> None:

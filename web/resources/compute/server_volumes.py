@@ -66,6 +66,11 @@ def find_usable_volume(ctx: Context, volume_id: str) -> Volume:
     seen = volume is not None and volume.gone_at is None
     if not seen or (volume.project_id != ctx.token.project_id and not ctx.is_admin):
         raise NotFound(f"Volume {volume_id} could not be found.")
+    return hold_volume(ctx, volume)
+
+
+def hold_volume(ctx: Context, volume: Volume) -> Volume:
+    """The volume, its row held until the transaction ends."""
     if not ctx.database.is_sqlite:
         if volume.host_id is not None:
             ctx.session.execute(select(Host.id).where(Host.id == volume.host_id).with_for_update())
