@@ -90,12 +90,13 @@ def test_the_agent_sets_a_password(host):
     assert host.state() == "running"
     assert verbs(host.call()) == [], "told once"
     wait_for("the agent to listen", lambda: is_agent_connected(host), BOOT_S)
+    host.wait_for_login()
+    host.server["console"] = None
     assert ask_password(host, 2) == {"seq": 2, "error": None}
     assert verbs(host.call()) == []
     refused = ask_password(host, 3, user="nobody-here")
     assert "refused" in refused["error"]
     assert "no such user" in refused["error"]
-    host.wait_for_login()
     terminal = Terminal(host)
     terminal.stream = open(virsh("ttyconsole", host.name).stdout.strip(), "wb", buffering=0)  # noqa: SIM115
     try:
