@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from .models import Host, Server, now, touch
 from .moves import follow_deletion
+from .password_orders import end_password
 from .reconcile.status import refresh_status
 from .server_images import fail_images_of_server
 
@@ -20,7 +21,7 @@ from .server_images import fail_images_of_server
 def begin_deletion(session: Session, settings, server: Server, request_id: str | None = None) -> None:
     """The tombstone of a server on a host; the caller holds its rows, computes its status and tells its host."""
     server.deleted_at = now()
-    server.password_secret = server.password_asked_at = None
+    end_password(session, server, "the server was deleted")
     fail_images_of_server(session, server, "the server was deleted", request_id)
     server.operation = "delete"
     server.operation_deadline = now() + timedelta(seconds=settings.worker.operation_timeout_s)

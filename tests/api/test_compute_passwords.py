@@ -125,6 +125,23 @@ def test_who_may_and_when(cloud, host, monkeypatch):
     assert cloud.post(path, action).status_code == 409
 
 
+def test_a_deletion_ends_it(cloud, host, monkeypatch):
+    """Also one that is taken back: the server is not busy with it afterwards, and the password is gone."""
+    monkeypatch.setattr(server_console, "WAIT_S", 0.0)
+    cloud.settings.compute.reclaim_instance_interval_s = 600
+    server = make(cloud, host)
+    cloud.post(f"{COMPUTE}/servers/{server}/action", {"changePassword": {"adminPass": SECRET}})
+    assert cloud.delete(f"{COMPUTE}/servers/{server}").status_code == 204
+    assert read_server(cloud, server).password_secret is None
+    run(cloud, host)
+    cloud.post(f"{COMPUTE}/servers/{server}/action", {"restore": None})
+    run(cloud, host)
+    row = read_server(cloud, server)
+    assert (row.status, row.task_state, host.passwords) == ("ACTIVE", None, {})
+    [action] = read_actions(cloud, server)
+    assert action["message"] == "Error: the server was deleted"
+
+
 def test_what_no_host_came_to_set_is_forgotten(cloud, host, monkeypatch):
     server = make(cloud, host)
     monkeypatch.setattr(server_console, "WAIT_S", 0.0)

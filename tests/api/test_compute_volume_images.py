@@ -157,6 +157,7 @@ def test_who_may_and_how_many(storage, server):  # noqa: F811
         ('[{"source_type": "blank", "destination_type": "volume", "boot_index": 0, "volume_size": 1}]', "to boot"),
         ('[{"source_type": "tape"}]', "block_device_mapping_v2/0"),
         ("[]", "Boot sequence"),
+        ('[{"source_type": "volume", "volume_id": "x", "boot_index": 0}]', "another project's"),
     ],
 )  # fmt: skip
 def test_anybody_may_write_properties(storage, boot, mapping, said):  # noqa: F811

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ..models import Host, Server, ServerAction, ServerDiagnostics, now, touch
-from .status import CHANGE_PASSWORD, is_password_due, refresh_status
+from ..models import Host, Server, ServerDiagnostics, now, touch
+from ..password_orders import end_password
+from .status import refresh_status
 
 
 def store_answers(session: Session, server: Server, seen: dict) -> None:
@@ -20,7 +21,7 @@ def store_answers(session: Session, server: Server, seen: dict) -> None:
     if seen.get("diagnostics"):
         _store_diagnostics(session, server, seen["diagnostics"])
     answer = seen.get("password")
-    if answer and answer["seq"] >= server.password_wanted and is_password_due(server):
+    if answer and answer["seq"] >= server.password_wanted:
         end_password(session, server, answer["error"])
 
 
@@ -31,21 +32,6 @@ def _store_diagnostics(session: Session, server: Server, answer: dict) -> None:
         session.add(row)
     row.number, row.figures, row.read_at = answer["seq"], answer["figures"] or {}, now()
     server.observed_diagnostics_done = max(server.observed_diagnostics_done, answer["seq"])
-
-
-def end_password(session: Session, server: Server, error: str | None) -> None:
-    """The password was set, or will not be: either way it is kept nowhere any more."""
-    secret, server.password_secret, server.password_asked_at = server.password_secret, None, None
-    server.observed_password_done = server.password_wanted
-    if error and secret:
-        error = error.replace(secret, "***")
-    open_actions = (
-        ServerAction.server_id == server.id,
-        ServerAction.action == CHANGE_PASSWORD,
-        ServerAction.finished_at.is_(None),
-    )
-    message = f"Error: {error}" if error else None
-    session.execute(update(ServerAction).where(*open_actions).values(finished_at=now(), message=message))
 
 
 def apply_password_deadlines(session: Session, settings, host: Host) -> None:

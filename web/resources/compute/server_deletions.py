@@ -13,6 +13,7 @@ from ...deletions import begin_deletion
 from ...http import Context
 from ...models import Port, Server, now, touch
 from ...moves import enter_phase, read_open_of_server
+from ...password_orders import end_password
 from ...policy import MEMBER, rule
 from ...routes import Route
 from ...server_images import fail_images_of_server
@@ -65,7 +66,7 @@ def _delete_softly(ctx: Context, server: Server) -> None:
             )
     server.soft_deleted_at = server.soft_deleted_at or now()
     server.power, server.stop_graceful, server.rescue_image_id = "off", True, None
-    server.password_secret = server.password_asked_at = None
+    end_password(ctx.session, server, "the server was deleted")
     fail_images_of_server(ctx.session, server, "the server was deleted", ctx.request_id)
     begin_operation(ctx, server, "soft-delete")
     record_action(ctx, server, "delete")

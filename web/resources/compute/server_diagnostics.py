@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from ...errors import Conflict, Unavailable
 from ...http import Context
-from ...models import Server, ServerDiagnostics, touch
+from ...models import Host, Server, ServerDiagnostics, touch
 from ...policy import ADMIN, rule
 from ...reconcile.status import POWER_STATES, check_allowed
 from ...routes import Route
@@ -24,7 +24,8 @@ def show(ctx: Context, server_id: str) -> dict:
     """Ask the host, wait for it, and return what it counted; Conflict where the guest does not run."""
     with ctx.write() as session:
         server = find_server(ctx, server_id)
-        if not ctx.database.is_sqlite:
+        if not ctx.database.is_sqlite:  # the host first, as the loop does
+            session.execute(select(Host.id).where(Host.id == server.host_id).with_for_update())
             session.refresh(server, with_for_update=True)
         check_allowed(server, "get_diagnostics")
         if server.power_state != RUNNING:

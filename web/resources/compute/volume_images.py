@@ -134,6 +134,9 @@ def read_mapping(ctx: Context, image_id: str) -> tuple[Image | None, list[dict]]
         entries = None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise invalid("imageRef", image_id, f"Its property {MAPPING} is no list of devices.")
+    if image.project_id != ctx.project_id and any(entry.get("source_type") == "volume" for entry in entries):
+        # Whoever wrote it could have a volume of the caller's deleted with the server.
+        raise invalid("imageRef", image_id, f"Its property {MAPPING} names a volume, and it is another project's.")
     return image, [_turn(ctx, entry) for entry in entries]
 
 
