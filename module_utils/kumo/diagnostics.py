@@ -1,6 +1,7 @@
 """Figures of a guest that runs: what its CPUs, disks, NICs and memory have done, as libvirt counts it.
 
-The order is a number in the document, and the answer {seq, figures}; ``figures`` is None of a guest that does not run.
+The order is a number in the document, and the answer {seq, figures}; ``figures`` is None of a guest that does not run,
+and {error} of one that says nothing.
 Changes nothing. Source: https://libvirt.org/html/libvirt-libvirt-domain.html. Next room: ``servers.py``.
 """
 
@@ -30,8 +31,8 @@ def read_answer(row: dict, seen: dict, domain) -> dict | None:
     if domain is not None and seen["state"] == "running":
         try:
             figures = run_with_deadline(DEADLINE_S, "no answer", lambda: read_figures(domain))
-        except (KumoError, libvirt.libvirtError, OSError):
-            figures = None  # it ended meanwhile, or hangs
+        except (KumoError, libvirt.libvirtError, OSError) as problem:  # it ended meanwhile, or hangs
+            figures = {"error": str(problem)}
     return {"seq": order["wanted"], "figures": figures}
 
 

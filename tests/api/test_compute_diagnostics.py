@@ -102,6 +102,10 @@ def test_who_may_and_when(cloud, host, server, monkeypatch):
     gone = ask(cloud, host, server, "2.96")
     assert gone.status_code == 409
     assert "not running any more" in gone.text
+    host.figures = {"error": "no answer"}
+    silent = ask(cloud, host, server, "2.96")
+    assert silent.status_code == 409
+    assert "(no answer)" in silent.text
     monkeypatch.setattr(server_console, "WAIT_S", 0.0)
     assert cloud.get(path, user="admin", version="2.96").status_code == 503
     cloud.post(f"{COMPUTE}/servers/{server}/action", {"os-stop": None})

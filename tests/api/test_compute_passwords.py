@@ -105,7 +105,12 @@ def test_who_may_and_when(cloud, host, monkeypatch):
     action = {"changePassword": {"adminPass": SECRET}}
     for user, status in (("reader", 403), ("other", 404)):
         assert cloud.post(path, action, user=user).status_code == status
-    for wrong in ({}, {"adminPass": None}, {"adminPass": SECRET, "user": "root"}):
+    for wrong in (
+        {},
+        {"adminPass": None},
+        {"adminPass": SECRET, "user": "root"},
+        {"adminPass": f"{SECRET}\0"},
+    ):
         answer = cloud.post(path, {"changePassword": wrong})
         assert answer.status_code == 400
         assert SECRET not in answer.text

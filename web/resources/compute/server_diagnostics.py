@@ -47,6 +47,8 @@ def show(ctx: Context, server_id: str) -> dict:
         raise Unavailable(f"The host of instance {server_id} did not answer in time; ask again.")
     if not figures:
         raise _refuse(server_id, "not running any more")
+    if "error" in figures:
+        raise _refuse(server_id, f"giving no answer ({figures['error']})")
     return {**figures, "config_drive": config_drive}
 
 

@@ -21,7 +21,7 @@ from ...routes import Route
 from .server_questions import check_host_up, wait_for_answer
 from .server_rows import find_server_to_change, mark_changed, record_action
 
-FIELDS = {"adminPass": field(text(255), required=True, secret=True)}
+FIELDS = {"adminPass": field({**text(255), "format": "printable"}, required=True, secret=True)}
 
 
 def change(ctx: Context, server_id: str) -> None:
