@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from compute_cloud import COMPUTE, add_image, add_network, boot, read_server
 from fake_host import FakeHost
+from move_calls import Hosts
 from sqlalchemy import select
 from test_compute_diagnostics import run
 
@@ -185,3 +186,27 @@ def test_what_was_under_way_when_it_was_deleted(cloud, host, server):
     act(cloud, server, "restore")
     run(cloud, host)
     assert show(cloud, server)[0] == "ACTIVE"
+
+
+def test_a_server_that_waits_for_its_confirmation_is_kept_where_it_is(cloud):
+    """Its resize is confirmed by the deletion; one that moves at that moment is deleted at once."""
+    cloud.settings.compute.reclaim_instance_interval_s = INTERVAL_S
+    hosts = Hosts(cloud)
+    server = hosts.boot()
+    hosts.act(server, "resize", {"flavorRef": "2"})
+    hosts.settle()
+    assert hosts.where(server)[1] == "VERIFY_RESIZE"
+    place = hosts.where(server)[0]
+    assert delete(cloud, server, user="admin").status_code == 204
+    hosts.settle()
+    assert hosts.where(server) == (place, "SOFT_DELETED", None)
+    assert [name for name, fake in hosts.fakes.items() if server in fake.disks] == [place], "the old host keeps nothing"
+    assert act(cloud, server, "restore", user="admin").status_code == 202
+    hosts.settle()
+    assert hosts.where(server) == (place, "ACTIVE", None)
+    assert read_server(cloud, server).flavor_id == "2"
+    hosts.act(server, "migrate", None)
+    assert delete(cloud, server, user="admin").status_code == 204
+    assert read_server(cloud, server).deleted_at is not None
+    hosts.settle()
+    assert read_server(cloud, server).status == "DELETED"

@@ -87,6 +87,19 @@ def test_an_image_of_snapshots_and_a_server_of_it(storage, boot, server):  # noq
     assert storage.read_status(row["volumes"][1]["volume"]) == "available"
 
 
+def test_the_image_outlives_its_server(storage, boot, server):  # noqa: F811
+    """A volume that would go with its server stays for its snapshot, and the image still boots."""
+    image = create_image(storage, server)
+    storage.run(4)
+    [root, _] = show(storage, server)["os-extended-volumes:volumes_attached"]
+    assert root["delete_on_termination"]
+    storage.cloud.delete(f"{COMPUTE}/servers/{server}")
+    storage.run(6)
+    assert storage.read_status(root["id"]) == "available"
+    other = boot(imageRef=image)
+    assert show(storage, other)["status"] == "ACTIVE"
+
+
 def test_what_a_request_says_counts_more(storage, boot, server):  # noqa: F811
     """A device of the request is in place of the image's of that name; its root is the root."""
     image = create_image(storage, server)

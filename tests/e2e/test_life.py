@@ -45,14 +45,14 @@ def tag(cloud, admin):
     for row in ask("floating ip list"):
         if row["Port"] in (None, "None"):
             openstack(f"floating ip delete {row['ID']}")
-    for row in ask("volume snapshot list"):
-        if tag in row["Name"]:
-            openstack(f"volume snapshot delete {row['ID']}")
+    kept = [row["ID"] for row in ask("volume snapshot list") if tag in row["Name"]]
+    volumes = {ask(f"volume snapshot show {snapshot}")["volume_id"] for snapshot in kept}
+    for snapshot in kept:
+        openstack(f"volume snapshot delete {snapshot}")
     wait_for("no snapshot", lambda: not [row for row in ask("volume snapshot list") if tag in row["Name"]])
     wait_for("no volume in use", lambda: all(row["Status"] != "detaching" for row in ask("volume list")))
-    for row in ask("volume list --long"):
-        if tag in row["Name"] or "life" in json.dumps(row):
-            openstack(f"volume delete {row['ID']}")
+    for volume in volumes:  # that stayed for their snapshots
+        openstack(f"volume delete {volume}")
 
 
 @pytest.fixture(scope="module")
@@ -219,9 +219,11 @@ def test_an_image_of_a_server_on_a_volume(cloud, tag):
     assert [row["Status"] for row in ask("volume snapshot list") if tag in row["Name"]] == ["available"]
     other = make(cloud, f"life-copy-{tag}", image_id=image.id, networks=[{"uuid": network.id}])
     assert ssh(add_address(other), "cat mark").strip() == tag
+    volume = ask(f"server show {one.id}")["volumes_attached"][0]["id"]
     for server in (one, other):
         cloud.compute.delete_server(server.id)
         cloud.compute.wait_for_delete(server, wait=90)
+    wait_for("it stays for its snapshot", lambda: ask(f"volume show {volume}")["status"] == "available", 60)
 
 
 @pytest.fixture

@@ -99,6 +99,12 @@ def _touch_guest_host(session: Session, attachment: VolumeAttachment) -> None:
         touch(session, session.scalar(select(Server.host_id).where(Server.id == attachment.server_id)))
 
 
+def _has_snapshots(session: Session, volume: Volume) -> bool:
+    """Whether the volume has to stay for what was made of it: as the reference has it, it does, and is available."""
+    found = select(Snapshot.id).where(Snapshot.volume_id == volume.id, Snapshot.gone_at.is_(None))
+    return session.scalar(found.limit(1)) is not None
+
+
 def _end(session: Session, attachment: VolumeAttachment, volume: Volume) -> None:
     """Nothing is left of the attachment on any host."""
     server = None
@@ -109,7 +115,8 @@ def _end(session: Session, attachment: VolumeAttachment, volume: Volume) -> None
     if attachment.replaced:
         _touch_guest_host(session, attachment)  # what waited for its target to be closed may run
     volume.updated_at = now()
-    if attachment.delete_with_server and (server is None or server.gone_at is not None):
+    goes = attachment.delete_with_server and (server is None or server.gone_at is not None)
+    if goes and not _has_snapshots(session, volume):
         request_volume_deletion(session, volume)
     else:
         refresh_volume(session, volume)
