@@ -219,7 +219,8 @@ def test_an_image_of_a_server_on_a_volume(cloud, tag):
     assert [row["Status"] for row in ask("volume snapshot list") if tag in row["Name"]] == ["available"]
     other = make(cloud, f"life-copy-{tag}", image_id=image.id, networks=[{"uuid": network.id}])
     assert ssh(add_address(other), "cat mark").strip() == tag
-    volume = ask(f"server show {one.id}")["volumes_attached"][0]["id"]
+    shown = cloud.compute.get(f"/servers/{one.id}").json()["server"]
+    volume = shown["os-extended-volumes:volumes_attached"][0]["id"]
     for server in (one, other):
         cloud.compute.delete_server(server.id)
         cloud.compute.wait_for_delete(server, wait=90)
