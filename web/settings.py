@@ -77,6 +77,7 @@ OPTIONS = [
     Option("compute", "stop_timeout_s", "int", 60, "Seconds a guest gets to shut down before it is powered off."),
     Option("compute", "shelved_offload_time_s", "int", 0, "Seconds a shelved guest stays on its host; -1: for ever."),
     Option("compute", "resize_confirm_window_s", "int", 0, "Seconds until a resize is confirmed by itself; 0: never."),
+    Option("compute", "reclaim_instance_interval_s", "int", 0, "Seconds a deleted server can be restored; 0: not."),
     Option("network", "dns_domain", "str", "kumo.internal", "Domain of guests' names."),
     Option("network", "dns_servers", "list", [], "Forwarders for guests; empty: the host's own."),
     Option("network", "mtu", "int", 1500, "MTU of the physical network."),

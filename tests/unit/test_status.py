@@ -18,7 +18,8 @@ NEW = {
     "start_wanted": 0, "observed_start_done": 0, "move": None, "observed_reason": "", "rescue_image_id": None,
     "observed_rescue": None,
     "image_task": None, "rebuild_wanted": 0, "observed_rebuild_done": 0, "shelve": None, "shelved_at": None,
-    "offloaded_at": None,
+    "offloaded_at": None, "soft_deleted_at": None, "operation": None, "password_wanted": 0,
+    "observed_password_done": 0,
 }  # fmt: skip
 BUILT = {**NEW, "built_at": AT, "observed_state": "running"}
 PAUSED = {**BUILT, "observed_state": "paused", "observed_reason": "user"}
@@ -50,6 +51,28 @@ TABLE = [
         "hard reboot asked",
         {**BUILT, "reboot_wanted": 1, "reboot_type": "HARD"},
         ("HARD_REBOOT", "active", "rebooting_hard", 1),
+    ),
+    ("password asked", {**BUILT, "password_wanted": 1}, ("PASSWORD", "active", "updating_password", 1)),
+    (
+        "password set",
+        {**BUILT, "password_wanted": 1, "observed_password_done": 1},
+        ("ACTIVE", "active", None, 1),
+    ),
+    (
+        "deletion that can be taken back asked",
+        {**BUILT, "power": "off", "soft_deleted_at": AT},
+        ("ACTIVE", "active", "soft-deleting", 1),
+    ),
+    ("and done", {**OFF, "power": "off", "soft_deleted_at": AT}, ("SOFT_DELETED", "soft-delete", None, 4)),
+    (
+        "and for good",
+        {**OFF, "power": "off", "soft_deleted_at": AT, "deleted_at": AT},
+        ("SOFT_DELETED", "soft-delete", "deleting", 4),
+    ),
+    (
+        "taken back",
+        {**OFF, "start_wanted": 1, "operation": "restore"},
+        ("SOFT_DELETED", "soft-delete", "restoring", 4),
     ),
     ("rebooted", {**BUILT, "reboot_wanted": 1, "observed_reboot_done": 1}, ("ACTIVE", "active", None, 1)),
     ("lost by its host", {**BUILT, "observed_state": "crashed"}, ("SHUTOFF", "stopped", "powering-on", 6)),

@@ -15,6 +15,7 @@ def build_made_of(server) -> dict:
         "ephemeral_gb": [one["gb"] for one in ephemeral],
         "ephemeral_formats": formats if set(formats) - {"ext4"} else [],
         "swap_mb": disks.get("swap_mb", 0),
+        "disk_tags": disks.get("tags", {}),
         "config_drive": bool(server.config_drive),
         "injected": _build_injected(server),
         "hardware": build_hardware(properties, server.flavor.get("extra_specs") or {}),

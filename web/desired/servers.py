@@ -7,6 +7,7 @@ import netaddr
 from ..models.host_images import build_source, build_upload
 from .made_of import build_block_devices, build_made_of
 from .moves import build_move, choose_part
+from .questions import build_questions
 from .rows import Rows
 from .volumes import build_attached, lacks_volumes, waits_for_targets
 
@@ -129,6 +130,7 @@ def build_servers(rows: Rows, settings) -> list[dict]:
                 **({"volumes": volumes} if volumes else {}),
                 **build_made_of(server),
                 "console": console,
+                **build_questions(server),
                 **({"rescue": {"image": server.rescue_image_id}} if server.rescue_image_id else {}),
                 "metadata": _build_metadata(rows, server, ports),
                 **build_move(rows, server, part, move),

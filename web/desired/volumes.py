@@ -80,6 +80,7 @@ def build_attached(rows: Rows, server) -> list[dict]:
                 "username": attachment.username,
                 "password": attachment.password,
                 "size_gb": volume.observed_size_gb or volume.size_gb,
+                **({"tag": attachment.tag} if attachment.tag else {}),
             }
         )
     return sorted(documents, key=lambda one: (len(one["device"] or ""), one["device"] or ""))

@@ -36,7 +36,16 @@ from .networks import (
 from .quotas import DefaultQuota, Quota, UserQuota, read_limit
 from .server_groups import ServerGroup, ServerGroupMember
 from .server_images import ServerImage
-from .servers import ConsoleLog, Flavor, FlavorAccess, Keypair, Server, ServerAction, finish_actions
+from .servers import (
+    ConsoleLog,
+    Flavor,
+    FlavorAccess,
+    Keypair,
+    Server,
+    ServerAction,
+    ServerDiagnostics,
+    finish_actions,
+)
 from .volumes import Snapshot, Volume, VolumeAttachment, VolumeType, VolumeTypeAccess
 
 __all__ = [
@@ -85,6 +94,7 @@ __all__ = [
     "SecurityGroupRule",
     "Server",
     "ServerAction",
+    "ServerDiagnostics",
     "ServerGroup",
     "ServerGroupMember",
     "ServerImage",

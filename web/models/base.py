@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column, sessionmaker  # noqa: F401
 from sqlalchemy.types import TypeDecorator
 
-from .. import patterns
+from . import patterns
 
 BUSY_TIMEOUT_MS = 15000
 # psycopg's (libpq's) options: a server that is gone without a word is noticed within some ten seconds.

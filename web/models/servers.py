@@ -100,6 +100,10 @@ class Server(Base):
     console_wanted: Mapped[int] = mapped_column(default=0)
     console_lines: Mapped[int | None]
     rebuild_wanted: Mapped[int] = mapped_column(default=0, server_default="0")
+    diagnostics_wanted: Mapped[int] = mapped_column(default=0, server_default="0")
+    password_wanted: Mapped[int] = mapped_column(default=0, server_default="0")
+    password_secret: Mapped[str | None] = mapped_column(Text)  # the new password, until its host has answered
+    password_asked_at: Mapped[datetime | None]
     image_task: Mapped[str | None]  # status.compute_image_task of the image that is made of it, stored with that
     move: Mapped[str | None]  # migration_status.compute_move of the server's migration, stored with it
     locked: Mapped[bool] = mapped_column(default=False)
@@ -108,6 +112,7 @@ class Server(Base):
     access_ipv6: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
+    soft_deleted_at: Mapped[datetime | None]  # delete was asked, and may be taken back: off, and kept for a while
     deleted_at: Mapped[datetime | None]  # the tombstone: delete was asked
 
     # what was seen
@@ -118,6 +123,8 @@ class Server(Base):
     observed_start_done: Mapped[int] = mapped_column(default=0)
     observed_rebuild_done: Mapped[int] = mapped_column(default=0, server_default="0")
     observed_console_done: Mapped[int] = mapped_column(default=0)
+    observed_diagnostics_done: Mapped[int] = mapped_column(default=0, server_default="0")
+    observed_password_done: Mapped[int] = mapped_column(default=0, server_default="0")
     observed_error: Mapped[str | None] = mapped_column(Text)  # the host's words at its last try
     observed_failures: Mapped[int] = mapped_column(default=0)  # tries in a row that failed
     observed_at: Mapped[datetime | None]
@@ -162,6 +169,17 @@ class ConsoleLog(Base):
     server_id: Mapped[str] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int]
     text: Mapped[str] = mapped_column(Text)
+    read_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ServerDiagnostics(Base):
+    """A guest's figures as last read by its host for somebody who asked; pruned by age."""
+
+    __tablename__ = "server_diagnostics"
+
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int]
+    figures: Mapped[dict]  # as module_utils/kumo/diagnostics.py has them; empty: the guest did not run
     read_at: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, selectinload
 
 from ..allocation import end_port_use
+from ..deletions import reclaim_servers
 from ..models import (
     ConsoleLog,
     FloatingIP,
@@ -31,6 +32,7 @@ from ..moves import follow_closed_targets
 from ..router_legs import sync_router_legs
 from ..shelving import OFF, fail_shelving, finish_unshelving, follow_shelving, mark_shelved, store_offloaded
 from ..volume_attachments import end_attachments
+from ..volume_images import follow_volume_images
 from .observe_attachments import store_attachments
 from .observe_interfaces import store_detached
 from .observe_migrations import (
@@ -39,6 +41,7 @@ from .observe_migrations import (
     read_other_hosts,
     store_moves,
 )
+from .observe_questions import apply_password_deadlines, store_answers
 from .observe_server_images import apply_image_deadlines, store_server_images
 from .observe_volumes import store_volumes
 from .run import Outcome
@@ -79,7 +82,9 @@ def store_outcome(session: Session, settings, run: Run, document: dict, outcome:
     apply_move_deadlines(session, settings, host, held)
     apply_image_deadlines(session, settings, host)
     shelved_s = follow_shelving(session, settings, host)
-    retry_s = retry_s if shelved_s is None else min(retry_s, shelved_s)
+    apply_password_deadlines(session, settings, host)
+    reclaim_s = reclaim_servers(session, settings, host)
+    retry_s = min(one for one in (retry_s, shelved_s, reclaim_s) if one is not None)
     session.flush()
     session.refresh(host, ["generation"])
     # Else a request came in meanwhile, or what was just seen has changed the document: the host is due at once.
@@ -144,6 +149,7 @@ def _store_observed(session: Session, settings, host: Host, held: set[str], docu
         failures.append(moves_wait_s)
     follow_closed_targets(session, settings)
     store_server_images(session, host, result)
+    follow_volume_images(session, settings, host)
     _store_gone_elsewhere(session, host, document)
     return min(failures)
 
@@ -187,6 +193,7 @@ def _store_seen(
         server.observed_start_done = max(server.observed_start_done, seen.get("start_done", 0))
         if seen.get("console"):
             _store_console(session, server, seen["console"])
+        store_answers(session, server, seen)
     if _was_shut_down_inside(server, wanted, seen):
         server.power = "off"
         server.operation = None

@@ -24,6 +24,7 @@ from ..models import (
     Run,
     Server,
     ServerAction,
+    ServerDiagnostics,
     Snapshot,
     Volume,
     VolumeAttachment,
@@ -40,7 +41,8 @@ def prune_rows(session: Session, settings) -> bool:
     session.execute(delete(RevokedToken).where(RevokedToken.expires_at < now()))
     kept_since = now() - timedelta(seconds=settings.api.idempotency_s)
     session.execute(delete(IdempotentAnswer).where(IdempotentAnswer.created_at < kept_since))
-    session.execute(delete(ConsoleLog).where(ConsoleLog.read_at < now() - CONSOLE_KEPT))
+    for model in (ConsoleLog, ServerDiagnostics):
+        session.execute(delete(model).where(model.read_at < now() - CONSOLE_KEPT))
     deleted_before = now() - timedelta(days=settings.kumo.keep_deleted_days)
     taken = (
         _prune_servers(session, deleted_before),
@@ -65,7 +67,7 @@ def _prune_servers(session: Session, before) -> int:
     moving = select(Migration.server_id).where(Migration.phase != "ended")
     old = select(Server.id).where(Server.gone_at < before, Server.id.not_in(attached), Server.id.not_in(moving))
     ids = session.scalars(old.order_by(Server.gone_at).limit(BATCH)).all()
-    for model in (ConsoleLog, ServerAction, Migration):
+    for model in (ConsoleLog, ServerDiagnostics, ServerAction, Migration):
         session.execute(delete(model).where(model.server_id.in_(ids)))
     session.execute(delete(Server).where(Server.id.in_(ids)))
     return len(ids)

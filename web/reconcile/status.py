@@ -22,6 +22,7 @@ STATUS_OF_VM_STATE = {
     "shelved": "SHELVED",
     "shelved_offloaded": "SHELVED_OFFLOADED",
     "error": "ERROR",
+    "soft-delete": "SOFT_DELETED",
     "deleted": "DELETED",
 }
 STATUS_OF_TASK = {
@@ -31,6 +32,7 @@ STATUS_OF_TASK = {
     "resize_migrating": "RESIZE",
     "resize_reverting": "REVERT_RESIZE",
     "rebuilding": "REBUILD",
+    "updating_password": "PASSWORD",
 }
 # A move under way (migration_status.compute_move) as the task users see.
 TASK_OF_MOVE = {
@@ -41,6 +43,7 @@ TASK_OF_MOVE = {
 }
 SEEN_AS = {"running": "active", "paused": "paused", "suspended": "suspended"}
 STATE_OF_POWER = {"on": "active", "off": "stopped", "paused": "paused", "suspended": "suspended"}
+CHANGE_PASSWORD = "changePassword"  # the action's name in the reference
 MOVING = ("live", "resize", "revert")  # its guest is the move's, not its host's alone
 
 
@@ -95,10 +98,13 @@ ALLOWED: dict[str, tuple] = {
     "trigger_crash_dump": (("active", "paused", "rescued", "resized", "error"), IDLE),
     "reset_state": (ANY, ANY),
     "delete": (ANY, ANY),
+    "restore": (("soft-delete",), IDLE),
     "lock": (ANY, ANY),
     "unlock": (ANY, ANY),
     "update": (ANY, ANY),
     "update_metadata": (("active", "paused", "suspended", "stopped"), ANY),
+    "get_diagnostics": (("active", "rescued", "resized", "error"), ANY),  # and it runs: server_diagnostics.py
+    "change_password": (("active",), IDLE),
     "get_console_output": (("active", "stopped", "paused", "suspended", "rescued", "error"), ANY),
     "add_security_group": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
     "remove_security_group": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
@@ -131,6 +137,7 @@ VERBS = {
     "create_image": "createImage",
     "create_backup": "createBackup",
     "shelve_offload": "shelveOffload",
+    "change_password": CHANGE_PASSWORD,
 }
 
 
@@ -170,6 +177,9 @@ def _vm_and_task(server) -> tuple[str, str | None]:
         return "error", None
     if server.built_at is None:
         return "building", "scheduling" if server.host_id is None else "spawning"
+    if server.soft_deleted_at is not None:
+        seen = _see(server)
+        return ("soft-delete", None) if seen == "stopped" else (seen, "soft-deleting")
     shelved = compute_shelved(server)
     if shelved is not None:
         return shelved
@@ -188,6 +198,10 @@ def _vm_and_task(server) -> tuple[str, str | None]:
     if server.rescue_image_id is not None:
         return "rescued", None
     task = _find_task(server, seen)
+    if task == "powering-on" and server.operation == "restore":
+        return "soft-delete", "restoring"
+    if task is None and seen == "active" and is_password_due(server):
+        return "active", "updating_password"
     return "active" if task in ("rebooting", "rebooting_hard") else seen, task
 
 
@@ -199,6 +213,11 @@ def compute_shelved(server) -> tuple[str, str | None] | None:
     if server.shelve is None:
         return vm_state, "unshelving"
     return vm_state, "shelving_offloading" if server.shelve == "offloaded" and server.host_id is not None else None
+
+
+def is_password_due(server) -> bool:
+    """Whether a new password is wanted in the guest, and its host has not said how that went."""
+    return (server.password_wanted or 0) > (server.observed_password_done or 0)
 
 
 def _see(server) -> str:
@@ -247,6 +266,8 @@ def has_converged(server) -> bool:
         return False
     if server.power == "off":
         return server.observed_state in ("shutoff", "crashed")
+    if is_password_due(server):
+        return False
     return (
         _see(server) == SEEN_AS.get(server.observed_state) == STATE_OF_POWER[server.power]
         and server.reboot_wanted <= server.observed_reboot_done

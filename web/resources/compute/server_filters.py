@@ -1,6 +1,6 @@
 """The filters of a list of servers, as conditions on rows.
 
-Source: Compute API reference, "List Servers". Patterns (name, ip …) are regular expressions (`web/patterns.py`).
+Source: Compute API reference, "List Servers". Patterns (name, ip …) are regular expressions (`web/models/patterns.py`).
 Reads nothing.
 """
 
@@ -16,7 +16,7 @@ from ...errors import BadRequest, Forbidden
 from ...fields import FALSE, TRUE, as_bool
 from ...http import Context
 from ...models import Address, FloatingIP, Host, Port, Server
-from ...patterns import build_match, check_pattern
+from ...models.patterns import build_match, check_pattern
 from ...policy import rule
 from ...versions import Version, parse_version
 
@@ -225,7 +225,6 @@ EMPTY = [
     "root_device_name",
     "block_device_mapping",
     "services",
-    "soft_deleted",
     "cell_name",
     "disable_terminate",
     "ephemeral_gb",
@@ -234,7 +233,16 @@ EMPTY = [
     "root_gb",
     "vcpus",
 ]
-SPECIAL = ("status", "changes-since", "changes-before", "deleted", "all_tenants", "project_id", "tenant_id")
+SPECIAL = (
+    "status",
+    "soft_deleted",
+    "changes-since",
+    "changes-before",
+    "deleted",
+    "all_tenants",
+    "project_id",
+    "tenant_id",
+)
 
 
 def build_sort_query(query, version: Version):
@@ -320,7 +328,22 @@ def _build_times(ctx: Context, version: Version, everything: bool) -> list:
     deleted = query.get("deleted") if everything else None
     wants_deleted = deleted is not None and (deleted == "" or _parse_bool("deleted", deleted))
     if wants_deleted or "DELETED" in [value.upper() for value in query.getlist("status")]:
-        conditions.append(Server.gone_at.is_not(None))
+        # As the reference has it: what can be restored is deleted, too, unless soft_deleted says otherwise.
+        kept = _wants_soft_deleted(ctx, everything, True)
+        gone = Server.gone_at.is_not(None)
+        conditions.append(or_(gone, Server.vm_state == "soft-delete") if kept else gone)
     elif deleted is not None or (since is None and before is None):
         conditions.append(Server.gone_at.is_(None))
+        if not _wants_soft_deleted(ctx, everything, False):
+            conditions.append(Server.vm_state != "soft-delete")
     return conditions
+
+
+def _wants_soft_deleted(ctx: Context, everything: bool, default: bool) -> bool:
+    """Whether servers that can still be restored are listed: where somebody who may see deleted ones says so."""
+    if not everything:
+        return False
+    if "SOFT_DELETED" in [value.upper() for value in ctx.query.getlist("status")]:
+        return True
+    given = ctx.query.get("soft_deleted")
+    return default if given is None else given == "" or _parse_bool("soft_deleted", given)

@@ -20,9 +20,9 @@ from ...policy import MEMBER, READER, rule
 from ...reconcile.status import SHELVED
 from ...routes import Route
 from ...volume_attachments import request_detach, reserve_attachment
+from .device_tags import TAG, check_tag_free
 from .server_rows import check_placed, find_server, find_server_to_change, mark_changed, record_action
 
-TAG = {"type": "string", "minLength": 1, "maxLength": 60, "pattern": "^[^,/]*$"}
 FIELDS = {
     "volumeId": field(UUID, required=True),
     "device": field(nullable({"type": "string", "pattern": r"^(/dev/)?[a-z]{2,3}[a-z0-9]{0,3}\Z"})),
@@ -67,6 +67,11 @@ def find_usable_volume(ctx: Context, volume_id: str) -> Volume:
     seen = volume is not None and volume.gone_at is None
     if not seen or (volume.project_id != ctx.token.project_id and not ctx.is_admin):
         raise NotFound(f"Volume {volume_id} could not be found.")
+    return hold_volume(ctx, volume)
+
+
+def hold_volume(ctx: Context, volume: Volume) -> Volume:
+    """The volume, its row held until the transaction ends."""
     if not ctx.database.is_sqlite:
         if volume.host_id is not None:
             ctx.session.execute(select(Host.id).where(Host.id == volume.host_id).with_for_update())
@@ -99,6 +104,7 @@ def create(ctx: Context, server_id: str) -> VolumeAttachment:
     held = read_server_attachments(ctx, server)
     if any(one.volume_id == volume.id for one in held):
         raise BadRequest(f"Invalid volume: volume {volume.id} already attached to instance {server.id}")
+    check_tag_free(ctx, server, body.get("tag"))
     attachment = reserve_attachment(
         ctx.session,
         volume,
