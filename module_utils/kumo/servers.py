@@ -16,6 +16,7 @@ from pathlib import Path
 from . import (
     backups,
     console,
+    consoles,
     domain_xml,
     files,
     guest_volumes,
@@ -90,6 +91,7 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
         "disk": here and (directory / "disk").exists(),
         "kept": guests.read_kept(document, server["id"]) if here else None,
         "console": None,
+        "consoles": None,
         "fetching": server.get("image") in fetching,
         "tasks": own_tasks,
         "persistent": False,
@@ -129,6 +131,7 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
     if state[0] in ("running", "paused"):
         live = libvirt_connection.read_xml(domain, inactive=False)
         seen["nics"] = domain_xml.parse_live_nics(live) if live else None
+        seen["consoles"] = consoles.read_ports(domain.name(), domain_xml.parse_xml(live)) if live else None
         seen["volumes"] = guest_volumes.find_live(domain, live) if live else None
     return seen
 
@@ -337,6 +340,7 @@ def report_servers(document: dict, observed: dict) -> dict:
             "volumes": sorted(seen["volumes"]) if seen["volumes"] is not None else seen["defined_volumes"],
             "volume_errors": kept.get("volume_errors") or {},
             "console": seen["console"],
+            "consoles": seen["consoles"],
             "rescue": rescue.choose_current(kept),
             "snapshot": snapshot,
         }

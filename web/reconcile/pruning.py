@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from ..image_store import list_images
 from ..models import (
     ConsoleLog,
+    ConsoleToken,
     HostRequest,
     IdempotentAnswer,
     Image,
@@ -41,6 +42,7 @@ def prune_rows(session: Session, settings) -> bool:
     kept_since = now() - timedelta(seconds=settings.api.idempotency_s)
     session.execute(delete(IdempotentAnswer).where(IdempotentAnswer.created_at < kept_since))
     session.execute(delete(ConsoleLog).where(ConsoleLog.read_at < now() - CONSOLE_KEPT))
+    session.execute(delete(ConsoleToken).where(ConsoleToken.expires_at < now()))
     deleted_before = now() - timedelta(days=settings.kumo.keep_deleted_days)
     taken = (
         _prune_servers(session, deleted_before),

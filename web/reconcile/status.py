@@ -88,6 +88,7 @@ ALLOWED: dict[str, tuple] = {
     "update": (ANY, ANY),
     "update_metadata": (("active", "paused", "suspended", "stopped"), ANY),
     "get_console_output": (("active", "stopped", "paused", "suspended", "rescued", "error"), ANY),
+    "get_console": (("active", "paused", "rescued", "resized", "error"), ANY),
     "add_security_group": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
     "remove_security_group": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
     # Not suspended: what is in the memory on disk cannot be changed. Not rescued: its disks are another order's.
