@@ -72,7 +72,12 @@ class FakeHost:
                 "storage": {"backend": "file", "total_gb": 100, "snapshot_in_use": self.snapshot_in_use},
             },
             "servers": {
-                key: {**row, "console": consoles.get(key), "consoles": {"vnc": 5900, "serial": 40000}, "snapshot": self.snapshots.get(key)}
+                key: {
+                    **row,
+                    "console": consoles.get(key),
+                    "consoles": {"vnc": 5900, "serial": 40000},
+                    "snapshot": self.snapshots.get(key),
+                }
                 for key, row in self.state.items()
             },
             "ports": {

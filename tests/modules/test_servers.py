@@ -213,7 +213,7 @@ def test_report():
     """A guest, its ports by their tap, what is not there left out."""
     document, observed = build(
         seen={"console": {"seq": 2, "text": "hi"}, "consoles": {"vnc": 5900, "serial": 40001}},
-        kept={"reboot_done": 3, "stopping_since": NOW}
+        kept={"reboot_done": 3, "stopping_since": NOW},
     )
     assert servers.report_servers(document, observed)["ports"] == {P: {"state": "down"}}
     observed["_taps"] = [servers.names.build_tap_name(P)]
