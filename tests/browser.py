@@ -64,12 +64,18 @@ class Browser:
         return answer["result"].get("value")
 
     def wait_for(self, expression: str, seconds: float = 60):
-        """The expression's first true value."""
+        """The expression's first true value; what it cannot be asked of yet, a page that is loading, has none."""
         until = time.monotonic() + seconds
-        while not (value := self.ask(expression)):
+        while not (value := self._try(expression)):
             assert time.monotonic() < until, f"not within {seconds} s: {expression}; the page: {self.ask(PAGE)}"
             time.sleep(0.25)
         return value
+
+    def _try(self, expression: str):
+        try:
+            return self.ask(expression)
+        except AssertionError:
+            return None
 
     def press(self, text: str) -> None:
         """Type a text into what has the focus, key by key."""
@@ -101,6 +107,7 @@ class Browser:
                 return answer["result"]
 
 
+STATUS = "document.querySelector('#status').innerText"  # noVNC's words at its top
 PAGE = "document.location.href.split('?')[0] + ': ' + (document.body ? document.body.innerText.slice(0, 200) : '')"
 CANVAS = "document.querySelector('#screen canvas')"
 # [pixels in all, pixels that are lit] of noVNC's canvas.

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-from browser import Browser, compare_canvas, count_pixels
+from browser import STATUS, Browser, compare_canvas, count_pixels
 from console_client import Client, greet
 from libvirt_lab import GUEST_IMAGE, ROOT, Host, virsh, wait_for
 
@@ -214,8 +214,8 @@ def test_novnc_in_a_browser(host, proxy):
     host.wait_for_login()
     with Browser() as browser:
         browser.open(console_tokens.build_url(proxy.settings, "novnc", proxy.make()))
-        browser.wait_for("document.querySelector('#status').innerText.includes('Connected')")
-        assert host.id in browser.ask("document.querySelector('#status').innerText")
+        browser.wait_for(f"{STATUS}.includes('Connected')")
+        assert host.id in browser.ask(STATUS)
         wait_for("the picture has text", lambda: count_pixels(browser)[1] > 1000, 30)
         total, lit = count_pixels(browser)
         assert lit < total / 2
@@ -235,7 +235,7 @@ def test_novnc_in_a_browser(host, proxy):
         again = browser.ask("document.location.href")
         browser.open("about:blank")
         browser.open(again)
-        browser.wait_for("document.querySelector('#status').innerText.includes('wrong')")
+        browser.wait_for(f"{STATUS}.includes('wrong')")
 
 
 def test_memory_at_rest_and_at_work(host, proxy):
