@@ -25,7 +25,7 @@ def test_a_screen_and_a_serial_port(lab, tenant):
     server = tenant.create_server("console", host)
     screen = open_console(lab, server, "novnc")
     assert screen.status == 101, screen.head
-    assert greet(screen)[2] == f"QEMU (kumo-{server})"
+    assert greet(screen)[2] == f"QEMU (kumo-{lab.ask(f'server show {server}')['id']})"
     listening = lab.run(host, "ss -Hltn", root=True)
     assert "127.0.0.1:5900 " in listening
     with pytest.raises(OSError), socket.create_connection((lab.hosts[host].address, 5900), 5):
