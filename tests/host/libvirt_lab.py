@@ -3,6 +3,7 @@
 Imported by the fixtures of ``conftest.py`` and by ``test_servers.py``; knows no fixture.
 """
 
+import contextlib
 import copy
 import os
 import shutil
@@ -50,6 +51,11 @@ class Serial:
         self.socket.sendall(data)
 
     def close(self) -> None:
+        """Once QEMU has read everything: it reads no faster than the guest does, and forgets the rest on a hang-up."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+            while self.socket.recv(65536):
+                pass
         self.socket.close()
 
     def __enter__(self):

@@ -37,6 +37,7 @@ BUFFER = 65536
 MOST_BYTES = 1 << 20  # of one message of a client's: a paste
 MOST_CONNECTIONS = 400  # files and consoles: select() takes descriptors below 1024
 STALLED_S = 30.0  # a side that takes nothing for so long is cut off
+LAST_WORDS_S = 3.0
 IDLE_S = 30  # before a client is asked whether it is there
 CLOSED, REFUSED = 1000, 1008  # RFC 6455, 7.4.1
 FILES = {"": "vnc_lite.html", "/": "vnc_lite.html"}
@@ -136,7 +137,7 @@ class Handler(WebSockifyRequestHandler):
                 parts, closed = self.recv_frames()
                 to_guest += b"".join(parts)
                 if closed:
-                    guest.sendall(to_guest)
+                    finish_typing(guest, to_guest)
                     raise self.CClose(closed["code"], closed["reason"])
             if to_guest:
                 to_guest = to_guest[guest.send(to_guest) :]
@@ -218,6 +219,16 @@ class Proxy(ThreadingMixIn, HTTPServer):
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):  # those are clients that went away
             LOG.error("%s: %s: %s", client_address[0], type(error).__name__, error, exc_info=error)
+
+
+def finish_typing(guest: socket.socket, last: bytes) -> None:
+    """Let the guest read what was typed before its client left: QEMU forgets it on a hang-up, not on an end of file."""
+    until = time.monotonic() + LAST_WORDS_S
+    guest.settimeout(LAST_WORDS_S)
+    guest.sendall(last)
+    guest.shutdown(socket.SHUT_WR)
+    while time.monotonic() < until and guest.recv(BUFFER):
+        pass
 
 
 def build_tls(settings) -> ssl.SSLContext | None:
