@@ -16,6 +16,7 @@ from pathlib import Path
 from . import (
     backups,
     console,
+    consoles,
     diagnostics,
     domain_xml,
     files,
@@ -93,6 +94,7 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
         "kept": guests.read_kept(document, server["id"]) if here else None,
         "console": None,
         "diagnostics": None,
+        "consoles": None,
         "fetching": server.get("image") in fetching,
         "tasks": own_tasks,
         "persistent": False,
@@ -134,6 +136,7 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
     if state[0] in ("running", "paused"):
         live = libvirt_connection.read_xml(domain, inactive=False)
         seen["nics"] = domain_xml.parse_live_nics(live) if live else None
+        seen["consoles"] = consoles.read_ports(domain.name(), domain_xml.parse_xml(live)) if live else None
         seen["volumes"] = guest_volumes.find_live(domain, live) if live else None
     return seen
 
@@ -347,6 +350,7 @@ def report_servers(document: dict, observed: dict) -> dict:
             "console": seen["console"],
             "diagnostics": seen["diagnostics"],
             "password": guest_password.report_password(row, kept),
+            "consoles": seen["consoles"],
             "rescue": rescue.choose_current(kept),
             "snapshot": snapshot,
         }

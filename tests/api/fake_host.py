@@ -79,6 +79,7 @@ class FakeHost:
                 key: {
                     **row,
                     "console": consoles.get(key),
+                    "consoles": {"vnc": 5900, "serial": 40000},
                     "snapshot": self.snapshots.get(key),
                     **answers.get(key, {}),
                 }

@@ -50,7 +50,7 @@ def build(row=(), seen=(), kept=()):
     here |= {"owned": guests.build_owned(document, server, nics, state, "qemu"), "nics": None}
     here |= {"console": None, "fetching": False, "volumes": None, "defined_volumes": []}
     here |= {"tasks": {}, "persistent": True, "job": {}, "secrets": [], "disk_size": 1 << 30, "backup": False}
-    here |= {"rescue_image": None, "snapshot": None, "diagnostics": None}
+    here |= {"rescue_image": None, "snapshot": None, "diagnostics": None, "consoles": None}
     observed = {"_now": NOW, "_virt_type": "qemu", "_taps": [], "_orphans": {"domains": [], "disks": []}, "_host": {}}
     observed["_tasks"] = {}
     return document, {**observed, S: {**here, **dict(seen)}}
@@ -219,7 +219,8 @@ def test_report_pending(row, seen, kept, pending):
 def test_report():
     """A guest, its ports by their tap, what is not there left out."""
     document, observed = build(
-        seen={"console": {"seq": 2, "text": "hi"}}, kept={"reboot_done": 3, "stopping_since": NOW}
+        seen={"console": {"seq": 2, "text": "hi"}, "consoles": {"vnc": 5900, "serial": 40001}},
+        kept={"reboot_done": 3, "stopping_since": NOW},
     )
     assert servers.report_servers(document, observed)["ports"] == {P: {"state": "down"}}
     observed["_taps"] = [servers.names.build_tap_name(P)]
@@ -237,6 +238,7 @@ def test_report():
         "console": {"seq": 2, "text": "hi"},
         "diagnostics": None,
         "password": None,
+        "consoles": {"vnc": 5900, "serial": 40001},
         "rescue": None,
         "snapshot": None,
     }

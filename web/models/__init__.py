@@ -2,6 +2,7 @@
 
 from .base import Base, Database, is_gone, new_hex_id, new_uuid, now
 from .catalog import CatalogService, Endpoint, Region
+from .console_tokens import ConsoleToken
 from .credentials import Credential
 from .delegations import AccessRule, AppCredential, Trust
 from .host_images import HostImage
@@ -58,6 +59,7 @@ __all__ = [
     "Base",
     "CatalogService",
     "ConsoleLog",
+    "ConsoleToken",
     "Credential",
     "Database",
     "DefaultQuota",

@@ -125,6 +125,8 @@ class Server(Base):
     observed_console_done: Mapped[int] = mapped_column(default=0)
     observed_diagnostics_done: Mapped[int] = mapped_column(default=0, server_default="0")
     observed_password_done: Mapped[int] = mapped_column(default=0, server_default="0")
+    # {host (id), vnc, serial (ports)}
+    observed_consoles: Mapped[dict] = mapped_column(default=dict, server_default="{}")
     observed_error: Mapped[str | None] = mapped_column(Text)  # the host's words at its last try
     observed_failures: Mapped[int] = mapped_column(default=0)  # tries in a row that failed
     observed_at: Mapped[datetime | None]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from ..allocation import end_port_use
 from ..deletions import reclaim_servers
 from ..models import (
     ConsoleLog,
+    ConsoleToken,
     FloatingIP,
     Host,
     HostRequest,
@@ -186,11 +187,13 @@ def _store_seen(
         return
     server.observed_state = seen["state"] if seen else None
     server.observed_reason = seen.get("reason") if seen else None
+    server.observed_consoles = {}
     if seen:
         server.observed_rescue = seen.get("rescue")
         server.observed_reboot_done = max(server.observed_reboot_done, seen.get("reboot_done", 0))
         server.observed_rebuild_done = max(server.observed_rebuild_done, seen.get("rebuild_done", 0))
         server.observed_start_done = max(server.observed_start_done, seen.get("start_done", 0))
+        server.observed_consoles = {"host": host.id, **(seen.get("consoles") or {})}
         if seen.get("console"):
             _store_console(session, server, seen["console"])
         store_answers(session, server, seen)
@@ -254,6 +257,7 @@ def _store_gone(session: Session, server: Server) -> None:
     for port in list(ports):
         end_port_use(session, port)
     end_attachments(session, server.id)
+    session.execute(delete(ConsoleToken).where(ConsoleToken.server_id == server.id))
     touch(session, server.host_id)
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from ..image_store import list_images
 from ..models import (
     ConsoleLog,
+    ConsoleToken,
     HostRequest,
     IdempotentAnswer,
     Image,
@@ -43,6 +44,7 @@ def prune_rows(session: Session, settings) -> bool:
     session.execute(delete(IdempotentAnswer).where(IdempotentAnswer.created_at < kept_since))
     for model in (ConsoleLog, ServerDiagnostics):
         session.execute(delete(model).where(model.read_at < now() - CONSOLE_KEPT))
+    session.execute(delete(ConsoleToken).where(ConsoleToken.expires_at < now()))
     deleted_before = now() - timedelta(days=settings.kumo.keep_deleted_days)
     taken = (
         _prune_servers(session, deleted_before),

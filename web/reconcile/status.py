@@ -106,6 +106,7 @@ ALLOWED: dict[str, tuple] = {
     "get_diagnostics": (("active", "rescued", "resized", "error"), ANY),  # and it runs: server_diagnostics.py
     "change_password": (("active",), IDLE),
     "get_console_output": (("active", "stopped", "paused", "suspended", "rescued", "error"), ANY),
+    "get_console": (("active", "paused", "rescued", "resized", "error"), ANY),
     "add_security_group": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
     "remove_security_group": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
     # Not suspended: what is in the memory on disk cannot be changed. Not rescued: its disks are another order's.

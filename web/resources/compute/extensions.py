@@ -11,10 +11,11 @@ from ...policy import ANYONE, rule
 from ...routes import Route
 
 SERVED = {
+    "os-admin-password": "AdminPassword",
     "os-aggregates": "Aggregates",
     "os-attach-interfaces": "AttachInterfaces",
     "os-availability-zone": "AvailabilityZone",
-    "os-admin-password": "AdminPassword",
+    "os-console-auth-tokens": "ConsoleAuthTokens",
     "os-console-output": "ConsoleOutput",
     "os-deferred-delete": "DeferredDelete",
     "os-extended-availability-zone": "ExtendedAvailabilityZone",
@@ -38,6 +39,7 @@ SERVED = {
     "os-pause-server": "PauseServer",
     "os-quota-class-sets": "QuotaClasses",
     "os-quota-sets": "Quotas",
+    "os-remote-consoles": "Consoles",
     "os-rescue": "Rescue",
     "os-security-groups": "SecurityGroups",
     "os-server-diagnostics": "ServerDiagnostics",
