@@ -1,7 +1,7 @@
 """Every model: wanted and observed columns side by side. Imports nothing of `web` outside this folder."""
 
 from .base import Base, Database, is_gone, new_hex_id, new_uuid, now
-from .catalog import CatalogService, Endpoint, Region
+from .catalog import CatalogService, Endpoint, EndpointGroup, ProjectEndpoint, ProjectEndpointGroup, Region
 from .credentials import Credential
 from .delegations import AccessRule, AppCredential, Trust
 from .host_images import HostImage
@@ -10,6 +10,7 @@ from .idempotency import IdempotentAnswer
 from .identity import (
     Assignment,
     Domain,
+    DomainOption,
     Group,
     Implication,
     LoginFailure,
@@ -33,6 +34,7 @@ from .networks import (
     SecurityGroupRule,
     Subnet,
 )
+from .policies import PolicyBlob
 from .quotas import DefaultQuota, Quota, UserQuota, read_limit
 from .server_groups import ServerGroup, ServerGroupMember
 from .server_images import ServerImage
@@ -53,7 +55,9 @@ __all__ = [
     "Database",
     "DefaultQuota",
     "Domain",
+    "DomainOption",
     "Endpoint",
+    "EndpointGroup",
     "Flavor",
     "FlavorAccess",
     "FloatingIP",
@@ -71,9 +75,12 @@ __all__ = [
     "Membership",
     "Migration",
     "Network",
+    "PolicyBlob",
     "Port",
     "PortSecurityGroup",
     "Project",
+    "ProjectEndpoint",
+    "ProjectEndpointGroup",
     "Quota",
     "Region",
     "RequestLog",

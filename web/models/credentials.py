@@ -21,4 +21,5 @@ class Credential(Base):
     project_id: Mapped[str | None] = mapped_column(index=True)
     type: Mapped[str]
     sealed: Mapped[str] = mapped_column(Text)
+    extra: Mapped[dict] = mapped_column(default=dict)  # further attributes, as clients gave them
     last_counter: Mapped[int] = mapped_column(default=0)  # of a one-time password: the newest that was used
