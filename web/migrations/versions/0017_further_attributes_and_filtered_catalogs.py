@@ -17,6 +17,10 @@ def upgrade():
             batch.add_column(sa.Column("extra", sa.JSON(), nullable=False, server_default="{}"))
             if table == "domains":
                 batch.add_column(sa.Column("tags", sa.JSON(), nullable=False, server_default="[]"))
+            if table == "credentials":
+                batch.add_column(sa.Column("access_hash", sa.String(255), nullable=True))
+    op.execute("UPDATE credentials SET access_hash = id WHERE type = 'ec2'")
+    op.create_index(op.f("ix_credentials_access_hash"), "credentials", ["access_hash"], unique=True)
     op.create_table(
         "domain_options",
         sa.Column("domain_id", sa.String(255), nullable=False),
@@ -80,8 +84,13 @@ def upgrade():
 def downgrade():
     for table in ("project_endpoint_groups", "project_endpoints", "endpoint_groups", "policies", "domain_options"):
         op.drop_table(table)
+    # Found by their id again, which of one whose access key was changed is the old key's.
+    op.execute("DELETE FROM credentials WHERE type = 'ec2' AND access_hash <> id")
+    op.drop_index(op.f("ix_credentials_access_hash"), "credentials")
     for table in OPEN:
         with op.batch_alter_table(table) as batch:
             batch.drop_column("extra")
+            if table == "credentials":
+                batch.drop_column("access_hash")
             if table == "domains":
                 batch.drop_column("tags")
