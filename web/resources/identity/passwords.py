@@ -1,8 +1,8 @@
 """A user's own password: changed by whoever knows the old one, which is all that is asked for, as in the reference.
 
-Where a user must log in with several methods together, the token of such a login is needed, too.
-Admins set others' passwords with PATCH (`users.py`). Source: Identity API reference, "Change password
-for user". Security cases 30 and 34. Next room: `logins.py`, which counts wrong ones.
+Where a user must log in with several methods together, the token of such a login is needed, too (and none that
+was handed on). Admins set others' passwords with PATCH (`users.py`). Source: Identity API reference, "Change
+password for user". Security cases 30 and 34. Next room: `logins.py`, which counts wrong ones.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def create(ctx: Context, user_id: str) -> Reply:
             raise Unauthorized(REFUSED)
         if not session.get(Domain, row.domain_id).enabled:
             raise Unauthorized(REFUSED)
-        own = ctx.token is not None and ctx.token.user_id == user_id
+        own = ctx.token is not None and ctx.token.user_id == user_id and ctx.token.delegation is None
         check_factors(row, {"password", *(ctx.token.methods if own else ())})
         if row.options.get("lock_password"):
             raise Forbidden("The password of this user can only be changed by an admin (lock_password).")
