@@ -159,7 +159,8 @@ class Pipeline:
         versioned = any(not route.root for route in routes)
         context.version = choose_version(self.service.name, request.headers) if versioned else None
         method = "GET" if request.method == "HEAD" else request.method
-        known = [route for route in routes if route.method == method]
+        known = [route for route in routes if route.method == request.method]
+        known = known or [route for route in routes if route.method == method]
         if not known:
             raise NotAllowed(f"{request.method} is not allowed on {request.path}")
         known = [route for route in known if route.exists(context.version)]

@@ -1,7 +1,7 @@
 """Every model: wanted and observed columns side by side. Imports nothing of `web` outside this folder."""
 
 from .base import Base, Database, is_gone, new_hex_id, new_uuid, now
-from .catalog import CatalogService, Endpoint, Region
+from .catalog import CatalogService, Endpoint, EndpointGroup, ProjectEndpoint, ProjectEndpointGroup, Region
 from .console_tokens import ConsoleToken
 from .credentials import Credential
 from .delegations import AccessRule, AppCredential, Trust
@@ -11,6 +11,7 @@ from .idempotency import IdempotentAnswer
 from .identity import (
     Assignment,
     Domain,
+    DomainOption,
     Group,
     Implication,
     LoginFailure,
@@ -34,6 +35,7 @@ from .networks import (
     SecurityGroupRule,
     Subnet,
 )
+from .policies import PolicyBlob
 from .quotas import DefaultQuota, Quota, UserQuota, read_limit
 from .server_groups import ServerGroup, ServerGroupMember
 from .server_images import ServerImage
@@ -64,7 +66,9 @@ __all__ = [
     "Database",
     "DefaultQuota",
     "Domain",
+    "DomainOption",
     "Endpoint",
+    "EndpointGroup",
     "Flavor",
     "FlavorAccess",
     "FloatingIP",
@@ -82,9 +86,12 @@ __all__ = [
     "Membership",
     "Migration",
     "Network",
+    "PolicyBlob",
     "Port",
     "PortSecurityGroup",
     "Project",
+    "ProjectEndpoint",
+    "ProjectEndpointGroup",
     "Quota",
     "Region",
     "RequestLog",
