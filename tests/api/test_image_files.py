@@ -346,16 +346,18 @@ def test_delete_removes_bytes(cloud):
 
 
 def test_deactivated(cloud):
-    """Admins stop an image; nobody else downloads it until they start it again."""
+    """Its owner stops an image, and starts it again; nobody but admins downloads it meanwhile."""
     image_id = make(cloud)
     put(cloud, image_id, b"data")
     actions = f"{IMAGES}/{image_id}/actions"
-    assert cloud.post(f"{actions}/deactivate").status_code == 403
-    assert cloud.post(f"{actions}/deactivate", user="admin").status_code == 204
+    assert cloud.post(f"{actions}/deactivate", user="reader").status_code == 403
+    assert cloud.post(f"{actions}/deactivate", user="other").status_code == 404
+    assert cloud.post(f"{actions}/deactivate").status_code == 204
     assert show(cloud, image_id)["status"] == "deactivated"
     assert cloud.get(f"{IMAGES}/{image_id}/file").status_code == 403
     assert cloud.get(f"{IMAGES}/{image_id}/file", user="admin").data == b"data"
-    assert cloud.post(f"{actions}/reactivate", user="admin").status_code == 204
+    assert cloud.post(f"{actions}/reactivate", user="reader").status_code == 403
+    assert cloud.post(f"{actions}/reactivate").status_code == 204
     assert cloud.get(f"{IMAGES}/{image_id}/file").data == b"data"
 
 
