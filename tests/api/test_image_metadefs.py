@@ -46,7 +46,8 @@ def test_a_namespace_with_all_that_may_be_in_it(cloud):
     assert list(cloud.get(f"{BASE}/Kumo::Test?resource_type=OS::Glance::Image").json["properties"]) == ["hw_cpu_cores"]
     assert list(cloud.get(f"{BASE}/Kumo::Test?resource_type=OS::Nova::Server").json["properties"]) == ["cpu_cores"]
     names = [one["name"] for one in cloud.get("/image/v2/metadefs/resource_types").json["resource_types"]]
-    assert "Kumo::New" in names and "OS::Nova::Flavor" in names
+    assert "Kumo::New" in names
+    assert "OS::Nova::Flavor" in names
     # one that has nothing in it shows nothing of that
     assert "objects" not in create(cloud, "Kumo::Empty")
 
