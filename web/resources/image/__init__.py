@@ -16,13 +16,14 @@ from . import (
     metadef_schemas,
     metadef_tags,
     schemas,
+    stores,
     tags,
     tasks,
     versions,
 )
 
 RESOURCES = [
-    versions, images, changes, files, imports, tasks, host_files, host_uploads, tags, members, schemas,
+    versions, images, changes, files, imports, tasks, host_files, host_uploads, tags, members, schemas, stores,
     metadef_namespaces, metadef_objects, metadef_properties, metadef_tags, metadef_resource_types, metadef_schemas,
 ]  # fmt: skip
 

@@ -68,9 +68,9 @@ def show(ctx: Context, namespace: str) -> Reply:
     return Reply(view_whole(ctx, row, ctx.query.get("resource_type")))
 
 
-def _check_owner(ctx: Context, body: dict) -> str | None:
+def _check_owner(ctx: Context, body: dict) -> str:
     """The project that is to own it: another than the caller's own is for those who may see to all."""
-    owner = body.get("owner") or ctx.token.project_id
+    owner = body.get("owner") or ctx.project_id
     if owner != ctx.token.project_id:
         ctx.policy.check(OTHERS, ctx.token.credentials(), {})
     return owner
