@@ -90,4 +90,5 @@ def _mount(app: flask.Flask, service: Service, pipeline: Pipeline, prefix: str) 
         methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
         for text in rules:
             app.url_map.converters.setdefault("regex_hex", _HexConverter)
-            app.url_map.add(Rule(prefix + (text or "/"), endpoint=endpoint, methods=methods))
+            strict = None if service.slashes or routes[0].root else True
+            app.url_map.add(Rule(prefix + (text or "/"), endpoint=endpoint, methods=methods, strict_slashes=strict))

@@ -16,6 +16,7 @@ from .models import (
     Flavor,
     Host,
     Implication,
+    MetadefResourceType,
     Network,
     Project,
     Role,
@@ -38,6 +39,10 @@ FLAVORS = [  # id, name, vcpus, MiB, GB: DevStack's, so that habits and scripts 
     ("3", "m1.medium", 2, 4096, 40),
     ("4", "m1.large", 4, 8192, 80),
 ]
+# What metadata definitions may speak of, as orchestration names it: the resources that have properties here.
+RESOURCE_TYPES = (
+    "OS::Cinder::Volume", "OS::Glance::Image", "OS::Nova::Aggregate", "OS::Nova::Flavor", "OS::Nova::Server",
+)  # fmt: skip
 # Without become: the host's root helper does what root must (docs/decisions/0007-root-helper.md).
 LOCAL_STORAGE = {"backend": "file", "portal": "127.0.0.1:3260"}
 LOCAL_CONNECTION = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
@@ -75,10 +80,18 @@ def apply_bootstrap(session: Session, settings, passwords: dict[str, str], hyper
         host.settings = {**host.settings, "storage": dict(LOCAL_STORAGE)}
         touch(session, host.id)
         done.append(f"volumes on host {host.name}")
+    _apply_resource_types(session, done)
     if session.scalar(select(func.count()).select_from(VolumeType)) == 0:
         session.add(VolumeType(name="__DEFAULT__", description="Default Volume Type"))
         done.append("volume type __DEFAULT__")
     return done
+
+
+def _apply_resource_types(session: Session, done: list[str]) -> None:
+    for name in RESOURCE_TYPES:
+        if session.get(MetadefResourceType, name) is None:
+            session.add(MetadefResourceType(name=name))
+            done.append(f"resource type {name}")
 
 
 def _apply_identity(session: Session, settings, passwords: dict[str, str], done: list[str]) -> None:

@@ -184,13 +184,19 @@ class Imports:
         remove_staged(self.settings.image.store_dir, task.image_id)
 
     def _end(self, task: ImageTask, upload_id: str | None, message: str) -> None:
-        """It has failed: the image is `queued` again, without bytes, and the task says why."""
+        """It has failed: the image is `queued` again, without bytes, and the task says why.
+
+        An image that was made for its task alone (POST /tasks) is gone instead: nobody else knows of it.
+        """
+        ended = {"status": "queued", "failed_import": STORE}
+        if task.type == "import":
+            ended = {"status": "deleted", "deleted_at": now()}
         with self.database.write.begin() as session:
             if upload_id is not None:
                 session.execute(
                     update(Image)
                     .where(Image.id == task.image_id, Image.status == "importing", Image.upload_id == upload_id)
-                    .values(status="queued", upload_id=None, failed_import=STORE, updated_at=now())
+                    .values(upload_id=None, updated_at=now(), **ended)
                     .execution_options(synchronize_session=False)
                 )
             _store_end(session, task, "failure", message)

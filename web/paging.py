@@ -68,11 +68,12 @@ def read_page(
     default: list[tuple[str, str]],
     maximum: int,
     default_limit: int | None = None,
+    within=None,
 ) -> Page:
     """The page of ``statement`` (a select of one model) that ``query`` asks for.
 
-    ``columns`` maps sort keys to columns, ``identity`` is the column that markers name. A marker that
-    names no row of the list is a BadRequest.
+    ``columns`` maps sort keys to columns, ``identity`` is the column that markers name, unique among rows that
+    are ``within`` (a condition; None: among all). A marker that names no row of the list is a BadRequest.
     """
     limit = read_limit(query, maximum, default_limit)
     pairs = parse_sort(query, columns, default)
@@ -81,7 +82,8 @@ def read_page(
         order.append((identity, order[-1][1] if order else "asc"))
     marker = query.get("marker")
     if marker:
-        at = session.execute(select(*[column for column, _ in order]).where(identity == marker)).first()
+        named = select(*[column for column, _ in order]).where(identity == marker)
+        at = session.execute(named if within is None else named.where(within)).first()
         if at is None:
             raise BadRequest(f"marker [{marker}] not found")
         statement = statement.where(_after(order, tuple(at)))

@@ -54,7 +54,10 @@ class Route:
 
 @dataclass(frozen=True)
 class Service:
-    """One API: where it is mounted and what it serves. ``project_paths``: /v2.1/{project_id}/… too."""
+    """One API: where it is mounted and what it serves. ``project_paths``: /v2.1/{project_id}/… too.
+
+    ``slashes``: a path with a slash at its end is the same path; else it names a thing without a name, which is none.
+    """
 
     name: str
     type: str
@@ -65,6 +68,7 @@ class Service:
     routes: list[Route]
     project_paths: bool = False
     catalog_path: str | None = None  # what the catalog adds to the prefix; None: version_path
+    slashes: bool = True
 
 
 @dataclass

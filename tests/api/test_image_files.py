@@ -346,16 +346,18 @@ def test_delete_removes_bytes(cloud):
 
 
 def test_deactivated(cloud):
-    """Admins stop an image; nobody else downloads it until they start it again."""
+    """Its owner stops an image, and starts it again; nobody but admins downloads it meanwhile."""
     image_id = make(cloud)
     put(cloud, image_id, b"data")
     actions = f"{IMAGES}/{image_id}/actions"
-    assert cloud.post(f"{actions}/deactivate").status_code == 403
-    assert cloud.post(f"{actions}/deactivate", user="admin").status_code == 204
+    assert cloud.post(f"{actions}/deactivate", user="reader").status_code == 403
+    assert cloud.post(f"{actions}/deactivate", user="other").status_code == 404
+    assert cloud.post(f"{actions}/deactivate").status_code == 204
     assert show(cloud, image_id)["status"] == "deactivated"
     assert cloud.get(f"{IMAGES}/{image_id}/file").status_code == 403
     assert cloud.get(f"{IMAGES}/{image_id}/file", user="admin").data == b"data"
-    assert cloud.post(f"{actions}/reactivate", user="admin").status_code == 204
+    assert cloud.post(f"{actions}/reactivate", user="reader").status_code == 403
+    assert cloud.post(f"{actions}/reactivate").status_code == 204
     assert cloud.get(f"{IMAGES}/{image_id}/file").data == b"data"
 
 
@@ -366,3 +368,21 @@ def test_formats_are_fixed_once_there_are_bytes(cloud):
     headers = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
     change = '[{"op": "replace", "path": "/disk_format", "value": "qcow2"}]'
     assert cloud.call("PATCH", f"{IMAGES}/{image_id}", change, headers=headers).status_code == 403
+
+
+def test_the_one_store(cloud):
+    """An upload goes where it is wanted or nowhere; the only copy of an image is not taken away from it."""
+    image_id = make(cloud)
+    elsewhere = {**BINARY, "X-Image-Meta-Store": "tape"}
+    answer = cloud.call("PUT", f"{IMAGES}/{image_id}/file", b"data", headers=elsewhere)
+    assert (answer.status_code, "tape" in answer.text) == (400, True)
+    path = f"/image/v2/stores/files/{image_id}"
+    assert "stores" not in show(cloud, image_id)
+    assert cloud.delete(path, user="admin").status_code == 404  # it has no bytes
+    here = {**BINARY, "X-Image-Meta-Store": "files"}
+    assert cloud.call("PUT", f"{IMAGES}/{image_id}/file", b"data", headers=here).status_code == 204
+    assert show(cloud, image_id)["stores"] == "files"
+    assert cloud.delete(path).status_code == 403
+    assert cloud.delete(path, user="admin").status_code == 403
+    assert cloud.delete(f"/image/v2/stores/tape/{image_id}", user="admin").status_code == 404
+    assert cloud.get(f"{IMAGES}/{image_id}/file").data == b"data"

@@ -374,6 +374,8 @@ def test_versions_schemas_and_info(cloud):
         newest = answer.json["versions"][0]
         assert newest["status"] == "CURRENT"
         assert newest["links"][0]["href"] == "http://127.0.0.1:6780/image/v2/"
+        known = [one["id"] for one in answer.json["versions"]]
+        assert ("v2.15" in known, "v2.14" in known, "v2.12" in known, known[-1]) == (True, False, True, "v2.0")
     schema = cloud.get("/image/v2/schemas/image").json
     assert set(make(cloud, name="a")) <= set(schema["properties"])
     for name in ("images", "member", "members", "task", "tasks"):

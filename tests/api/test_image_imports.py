@@ -108,6 +108,7 @@ def test_staged_bytes_become_the_image(cloud, imports):
     finish(imports)
     image = show(cloud, image_id)
     assert (image["status"], image["os_hash_value"]) == ("active", hashlib.sha512(BYTES).hexdigest())
+    assert image["stores"] == "files"
     assert (image["os_glance_importing_to_stores"], image["os_glance_failed_import"]) == ("", "")
     assert cloud.get(f"{IMAGES}/{image_id}/file").data == BYTES
     assert list_staged(cloud.settings.image.store_dir) == []
@@ -336,3 +337,18 @@ def test_tasks(cloud, imports, web):
     for changes in ({"type": "export"}, {"input": {}}, {"input": {**body["input"], "import_from": "file:///x"}},
                     {"input": {**body["input"], "image_properties": {"disk_format": "floppy"}}}):  # fmt: skip
         assert cloud.post("/image/v2/tasks", {**body, **changes}, user="admin").status_code == 400, changes
+
+
+def test_an_image_made_for_its_task_goes_where_that_fails(cloud, imports, web):
+    web["/gone"] = (404, {}, b"")
+    given = {"disk_format": "raw", "container_format": "bare", "name": "t", "visibility": "public"}
+    asked = {"import_from": f"http://mirror.example:{web['port']}/gone", "image_properties": given}
+    task_id = cloud.post("/image/v2/tasks", {"type": "import", "input": asked}, user="admin").json["id"]
+    assert [one["name"] for one in cloud.get(IMAGES).json["images"]] == ["t"]
+    finish(imports)
+    task = cloud.get(f"/image/v2/tasks/{task_id}", user="admin").json
+    assert (task["status"], task["result"]) == ("failure", None)
+    assert "404" in task["message"]
+    assert task["expires_at"] > task["updated_at"]
+    assert cloud.get(IMAGES).json["images"] == []
+    assert cloud.get("/image/v2/info/usage", user="admin").json["usage"]["image_count_total"]["usage"] == 0

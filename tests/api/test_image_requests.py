@@ -164,14 +164,18 @@ def test_members_and_visibility(cloud):
 
 @pytest.mark.parametrize("user", ["demo", "admin"])
 def test_deactivated(cloud, user):
-    """Its bytes are nobody's but an admin's, no server is made of it, and only admins say so or take it back."""
+    """Its bytes are nobody's but an admin's, no server is made of it; its owner and admins say so and take it back."""
     image = make(cloud, name="a", disk_format="raw", container_format="bare")
     path = f"{IMAGES}/{image['id']}"
     assert cloud.post(f"{path}/actions/deactivate", user="admin").status_code == 403  # it is queued
     assert put(cloud, image["id"], b"x" * 600).status_code == 204
-    assert cloud.post(f"{path}/actions/deactivate", user="demo").status_code == 403
+    assert (
+        patch(cloud, image["id"], [{"op": "replace", "path": "/visibility", "value": "community"}]).status_code == 200
+    )
+    for action in ("deactivate", "reactivate"):  # others may see it, and no more
+        assert cloud.post(f"{path}/actions/{action}", user="other").status_code == 403
     for _ in range(2):
-        assert cloud.post(f"{path}/actions/deactivate", user="admin").status_code == 204
+        assert cloud.post(f"{path}/actions/deactivate", user=user).status_code == 204
     assert cloud.get(path).json["status"] == "deactivated"
     assert cloud.get(f"{path}/file", user=user).status_code == (200 if user == "admin" else 403)
     body = {"server": {"name": "s", "imageRef": image["id"], "flavorRef": "1", "networks": "none"}}
@@ -179,7 +183,7 @@ def test_deactivated(cloud, user):
     assert answer.status_code == 400
     assert "deactivated" in answer.text
     assert put(cloud, image["id"], b"y").status_code == 409
-    assert cloud.post(f"{path}/actions/reactivate", user="admin").status_code == 204
+    assert cloud.post(f"{path}/actions/reactivate", user=user).status_code == 204
     assert cloud.get(f"{path}/file").data == b"x" * 600
 
 
@@ -193,3 +197,14 @@ def test_content_range_asks_for_a_part(cloud):
     assert answer.headers["Content-Range"] == "bytes 3-5/600"
     for given, status in (("bytes 700-701/*", 416), ("bytes 5-3/600", 416), ("rubbish", 400)):
         assert cloud.get(path, headers={"Content-Range": given}).status_code == status, given
+
+
+def test_a_path_that_ends_without_an_id_names_nothing(cloud):
+    """As the reference: what is asked of no image is not asked of all of them."""
+    make(cloud)
+    for method in ("GET", "DELETE", "PATCH"):
+        assert cloud.call(method, f"{IMAGES}/").status_code == 404, method
+    assert cloud.post(f"{IMAGES}/", {"name": "a"}).status_code == 404
+    assert len(cloud.get(IMAGES).json["images"]) == 1
+    for path in ("/image", "/image/", "/image/v2", "/image/v2/", "/image/versions"):  # clients ask both ways
+        assert cloud.get(path).status_code == 300, path

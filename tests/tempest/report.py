@@ -30,7 +30,7 @@ def read_results(path: Path) -> dict[str, dict]:
         details = test["details"]
         text = details["reason"] if "reason" in details else details.get("traceback")
         reason = text.as_text().strip() if text else ""
-        name = test["id"].split("[")[0]
+        name = re.sub(r"\[id-[^\]]*\]", "", test["id"])  # the scenario's name, (raw), stays
         found[name] = {"status": NAMES.get(test["status"], "failed"), "seconds": round(seconds, 2), "reason": reason}
 
     result = testtools.StreamToDict(take)

@@ -7,7 +7,8 @@
 
 Root, after ./stack.sh. Makes what the suite needs (a venv in .cache/tempest, two images, two flavors), writes
 tempest.conf, runs, prints run, passed, failed and skipped with the reasons, and takes images and flavors away. Exit
-status: 0 where nothing failed. Next room: report.py, which reads what tempest wrote.
+status: 0 where nothing failed. What this cloud's settings do not allow is left out and said (image_files.py has which).
+Next rooms: report.py, which reads what tempest wrote; image_files.py.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from image_files import build_uri, make_format_images, serve_images
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FOLDER = ROOT / ".cache" / "tempest"
 OPENSTACK = "/opt/kumo/client-venv/bin/openstack"
 GUEST_IMAGE = Path("/var/lib/kumo/guest-image")
 CLOUDS = Path("/etc/openstack/clouds.yaml")
+SETTINGS = Path("/etc/kumo/kumo.conf")
+WEB_DOWNLOAD = "test_image_web_download_import"  # needs an image at an address that the cloud may fetch from
 PUBLIC = "public"
 IMAGES = ("tempest-image", "tempest-image-alt")
 FLAVORS = {"tempest-flavor": ("192", "1", "1"), "tempest-flavor-alt": ("224", "2", "1")}
@@ -168,7 +173,21 @@ def build_configuration(hosts: int) -> configparser.RawConfigParser:
     return made
 
 
-def prepare(hosts: int) -> Path:
+def start_server():
+    """A server of images to be fetched, or None and a line that says why not."""
+    settings = configparser.RawConfigParser()
+    settings.read(SETTINGS)
+    allowed = {
+        option: [one.strip() for one in settings.get("image", option, fallback=default).split(",") if one.strip()]
+        for option, default in (("import_networks", ""), ("import_ports", "80, 443"))
+    }
+    server = serve_images(FOLDER / "images", allowed["import_networks"], allowed["import_ports"])
+    if server is None:
+        print(f"left out: {WEB_DOWNLOAD}: {SETTINGS} lets nothing be fetched from this machine (see image_files.py)")
+    return server
+
+
+def prepare(hosts: int, server) -> Path:
     """The venv, the workspace and tempest.conf; where that lies."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     install = str(ROOT / "roles/controller/files/install_venv.sh")
@@ -176,9 +195,13 @@ def prepare(hosts: int) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"run.py: tempest could not be installed:\n{done.stderr[-2000:]}")
+    made = build_configuration(hosts)
+    made["image"]["images_manifest_file"] = str(make_format_images(FOLDER / "images"))
+    if server is not None:
+        made["image"]["http_image"] = made["image"]["http_qcow2_image"] = build_uri(server)
     place = FOLDER / "tempest.conf"
     with open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        build_configuration(hosts).write(stream)
+        made.write(stream)
     if not (FOLDER / "workspace").is_dir():
         init = [str(FOLDER / "venv/bin/tempest"), "init", "--workspace-path", str(FOLDER / "workspaces"), "workspace"]
         subprocess.run(init, cwd=FOLDER, check=True, capture_output=True)
@@ -187,15 +210,17 @@ def prepare(hosts: int) -> Path:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run tempest and report; its exit status."""
-    conf = prepare(arguments.hosts)
+    server = start_server()
+    conf = prepare(arguments.hosts, server)
     words = [str(FOLDER / "venv/bin/tempest"), "run", "--config-file", str(conf)]
     words += ["--workspace-path", str(FOLDER / "workspaces"), "--concurrency", str(arguments.workers)]
     if arguments.list:
         words += ["--include-list", str(Path(arguments.list).resolve())]
     else:
         words += ["--regex", arguments.regex]
-    if arguments.exclude:
-        words += ["--exclude-regex", arguments.exclude]
+    excluded = [one for one in (arguments.exclude, None if server else WEB_DOWNLOAD) if one]
+    if excluded:
+        words += ["--exclude-regex", "|".join(f"({one})" for one in excluded)]
     environment = {**os.environ, "PATH": f"{FOLDER}/venv/bin:{os.environ['PATH']}"}
     subprocess.run(words, cwd=FOLDER / "workspace", env=environment, check=False)
     last = ["stestr", "last", "--subunit"]

@@ -23,6 +23,14 @@ from .identity import (
 )
 from .image_tasks import ImageTask
 from .images import Image, ImageMember
+from .metadefs import (
+    MetadefAssociation,
+    MetadefNamespace,
+    MetadefObject,
+    MetadefProperty,
+    MetadefResourceType,
+    MetadefTag,
+)
 from .migrations import Migration
 from .networks import (
     Address,
@@ -84,6 +92,12 @@ __all__ = [
     "Keypair",
     "LoginFailure",
     "Membership",
+    "MetadefAssociation",
+    "MetadefNamespace",
+    "MetadefObject",
+    "MetadefProperty",
+    "MetadefResourceType",
+    "MetadefTag",
     "Migration",
     "Network",
     "PolicyBlob",

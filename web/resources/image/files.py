@@ -20,6 +20,7 @@ from ...models import Image, new_uuid, now
 from ...policy import MEMBER, READER, rule
 from ...routes import Reply, Route
 from .rows import OTHERS, find_image, find_own, free_abandoned
+from .stores import check_wanted_store
 
 LOG = logging.getLogger("kumo.image")
 DRAIN = 256 << 20  # bytes of a refused upload that are read and dropped, so that the client reads the reason
@@ -111,6 +112,7 @@ def update_file(ctx: Context, image_id: str) -> Reply:
         with ctx.database.read() as session:
             ctx.session = session
             row = find_own(ctx, image_id, lock=False)
+        check_wanted_store(ctx)
         return store_upload(ctx, row)
     except Problem:
         drain(ctx)

@@ -150,7 +150,7 @@ def delete(ctx: Context, image_id: str) -> Reply:
 
 
 def _set_active(ctx: Context, image_id: str, source: str, target: str) -> Reply:
-    row = find_image(ctx, image_id, lock=True)
+    row = find_own(ctx, image_id)
     if row.status not in (source, target):
         raise Forbidden(f"Not allowed to set image {image_id} from status {row.status} to {target}.")
     row.status = target
@@ -170,12 +170,13 @@ READ = rule("image:images:read", READER)
 CREATE = rule("image:images:create", MEMBER)
 DELETE = rule("image:images:delete", MEMBER)
 PUBLICIZE = rule("image:images:publicize", ADMIN)
-DEACTIVATE = rule("image:images:deactivate", ADMIN)
+DEACTIVATE = rule("image:images:deactivate", MEMBER)
+REACTIVATE = rule("image:images:reactivate", MEMBER)
 ROUTES = [
     Route("GET", "/images", READ, None, index, transaction=False),
     Route("POST", "/images", CREATE, FIELDS, create, extra=True),
     Route("GET", "/images/{image_id}", READ, None, show, view, transaction=False),
     Route("DELETE", "/images/{image_id}", DELETE, None, delete, transaction=False),
     Route("POST", "/images/{image_id}/actions/deactivate", DEACTIVATE, None, deactivate),
-    Route("POST", "/images/{image_id}/actions/reactivate", DEACTIVATE, None, reactivate),
+    Route("POST", "/images/{image_id}/actions/reactivate", REACTIVATE, None, reactivate),
 ]

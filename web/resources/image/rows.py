@@ -126,6 +126,7 @@ def view(ctx: Context, row: Image) -> dict:
     return {
         **row.properties,
         **_build_import_view(row),
+        **({"stores": STORE} if row.status in ("active", "deactivated") else {}),
         "id": row.id,
         "name": row.name,
         "status": row.status,

@@ -58,7 +58,7 @@ def _build_property(name: str, known: dict) -> dict:
 def build_image_schema() -> dict:
     """The schema of one image: {name, properties, additionalProperties, links}."""
     known = build_schema(FIELDS, None)["properties"]
-    names = [*sorted(BASE), "self", "file", "schema"]
+    names = [*sorted(BASE), "self", "file", "schema", "stores"]
     return {
         "name": "image",
         "properties": {name: _build_property(name, known) for name in names},

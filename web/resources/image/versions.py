@@ -1,7 +1,7 @@
 """Version documents of the Image API, and what it tells of imports and stores.
 
-Source: Image API reference, "Image API versions". The newest minor version named is the one with
-`os_hidden` and the multihash; there is one store. Next room: `images.py`.
+Source: Image API reference, "Image API versions". Named is all that the reference's implementation names which has
+stores (here: one) and no cache of its own: 2.14 and 2.16 are that cache's, 2.17 locations. Next room: `images.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ...models import Image, read_limit
 from ...policy import ADMIN, ANYONE, READER, rule
 from ...routes import Reply, Route
 
-MINORS = range(7, -1, -1)
+MINORS = (15, *range(13, -1, -1))
 _STORE = {"id": STORE, "description": "Files of the image service", "default": "true"}
 
 
