@@ -54,13 +54,15 @@ def read_names(*words: str) -> set[str]:
 
 
 def make_images() -> list[str]:
-    """Ids of two images of Kumo's guest."""
+    """Ids of two images of Kumo's guest, which has an agent."""
+    user = json.loads((GUEST_IMAGE / "kumo-guest.json").read_text()).get("login_user", "cirros")
     have, found = read_names("image", "list"), []
     for name in IMAGES:
         if name not in have:
             openstack(
                 *("image", "create", "--file", str(GUEST_IMAGE / "kumo-guest.qcow2"), "--disk-format", "qcow2"),
-                *("--container-format", "bare", "--public", name),
+                *("--container-format", "bare", "--property", "hw_qemu_guest_agent=yes"),
+                *("--property", f"os_admin_user={user}", "--public", name),
             )
         found.append(openstack("image", "show", name, "-f", "json")["id"])
     return found
@@ -134,15 +136,15 @@ def build_configuration(hosts: int) -> configparser.RawConfigParser:
         },
         "compute-feature-enabled": {
             "resize": "true",
-            "change_password": "false",
-            "vnc_console": "false",
-            "serial_console": "false",
+            "change_password": "true",
+            "vnc_console": "true",
+            "serial_console": "true",
             "cold_migration": str(hosts > 1).lower(),
             "live_migration": str(hosts > 1).lower(),
             "block_migration_for_live_migration": "true",
             "live_migrate_back_and_forth": "true",
             "volume_backed_live_migration": "true",
-            "personality": "true",
+            "personality": "false",  # files are put on a config drive, into no disk
             "attach_encrypted_volume": "false",
             "swap_volume": "false",
             "volume_multiattach": "false",
