@@ -1,4 +1,4 @@
-"""What tests/tempest brings along for the suite: images to be fetched only where the cloud may, names that stay apart."""
+"""What tests/tempest brings along for the suite: images of each format, served only where the cloud may fetch them."""
 
 from __future__ import annotations
 
