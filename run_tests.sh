@@ -142,7 +142,7 @@ run_host() {
     need_root host
     # What the role installs on a host is what its tests run on.
     mapfile -t packages < <(.venv/bin/python scripts/list_packages.py)
-    need_packages "${packages[@]}" busybox-static curl genisoimage iputils-ping netbase openssh-client tcpdump util-linux
+    need_packages "${packages[@]}" busybox-static chromium curl genisoimage iputils-ping netbase openssh-client tcpdump util-linux
     say "host: libvirt, bridges, namespaces, iptables, the guest image"
     run_pytest host tests/host
 }
@@ -157,6 +157,8 @@ run_distributed() {
 
 run_e2e() {
     need_root e2e
+    # For tests/e2e/test_consoles.py, and before the machine is looked at that unstack.sh has to lead back to.
+    need_packages chromium
     # What unstack.sh has to lead back to; a cloud that is here already is taken away first, by the last tests.
     if [ ! -e /opt/kumo ] && [ ! -e /etc/kumo ]; then
         .venv/bin/python tests/e2e/machine.py "$reports/before.json" && export KUMO_MACHINE_BEFORE=$reports/before.json
@@ -165,7 +167,7 @@ run_e2e() {
     check "./stack.sh" ./stack.sh
     grep -E '^\[ *[0-9]+ s\] (Done|The|Debian|Python)' "$reports/check.log"
     say "e2e: unmodified clients, real guests, kills, ./unstack.sh"
-    run_pytest e2e tests/e2e/test_client.py tests/e2e/test_volumes.py tests/e2e/test_operator.py tests/e2e/test_hostile.py tests/e2e/test_soak.py tests/e2e/test_kill.py tests/e2e/test_stack.py tests/e2e/test_unstack.py
+    run_pytest e2e tests/e2e/test_client.py tests/e2e/test_consoles.py tests/e2e/test_volumes.py tests/e2e/test_shelve.py tests/e2e/test_life.py tests/e2e/test_operator.py tests/e2e/test_hostile.py tests/e2e/test_soak.py tests/e2e/test_kill.py tests/e2e/test_stack.py tests/e2e/test_unstack.py
 }
 
 # One scenario of molecule in a lab of its own: each step, and that nothing is left of it.

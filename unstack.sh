@@ -96,7 +96,7 @@ if [ "$keep_packages" = no ] && [ -f "$STATE/packages" ]; then
 fi
 
 step "Files"
-for unit in kumo-api kumo-worker kumo-metadata kumo-tgtd; do remove "/etc/systemd/system/$unit.service"; done
+for unit in kumo-api kumo-worker kumo-console kumo-metadata kumo-tgtd; do remove "/etc/systemd/system/$unit.service"; done
 remove /etc/tmpfiles.d/kumo.conf
 if [ -d /run/systemd/system ]; then act systemctl daemon-reload; fi
 remove /opt/kumo /usr/local/lib/kumo /etc/sudoers.d/kumo /run/kumo /var/cache/kumo "$here/.cache/src.tar" "$here/.cache/root.tar"

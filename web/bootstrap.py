@@ -29,8 +29,8 @@ from .models import (
 from .models.host_images import apply_host_key
 
 DOMAIN_ID = "default"
-ROLES = ("admin", "member", "reader", "service")
-IMPLIED = (("admin", "member"), ("member", "reader"))
+ROLES = ("admin", "manager", "member", "reader", "service")
+IMPLIED = (("admin", "manager"), ("manager", "member"), ("member", "reader"))
 FLAVORS = [  # id, name, vcpus, MiB, GB: DevStack's, so that habits and scripts carry over
     ("c1", "cirros256", 1, 256, 1),
     ("n1", "m1.nano", 1, 128, 1),

@@ -27,6 +27,12 @@ def worker(args, settings) -> int:
     return 0
 
 
+def console(args, settings) -> int:
+    from .console.server import serve as run
+
+    return run(settings)
+
+
 def db_upgrade(args, settings) -> int:
     from .migrations import upgrade
 
@@ -113,6 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     one = add(commands, "serve", serve, "Serve the API in the foreground.")
     one.add_argument("--services", metavar="A,B", help="only these: identity, compute, volume, network, image, admin")
     add(commands, "worker", worker, "Bring hosts to what the API recorded, until ended.")
+    add(commands, "console", console, "Serve guests' consoles to browsers (noVNC) and WebSocket clients, until ended.")
     add(commands, "status", _later("checks", "status"), "Whether API, database, worker and hosts are alive.")
     one = add(commands, "bootstrap", bootstrap, "Make the first projects, users, roles, flavors, network and host.")
     one.add_argument("--passwords-file", required=True, metavar="FILE", help="INI: [passwords] admin = …, demo = …")

@@ -49,6 +49,8 @@ def choose_way(server, evacuating: bool) -> tuple[str, str | None]:
         return "stays", f"its resize is not confirmed: openstack server resize confirm {server.id} (or revert)"
     if server.task_state is not None:
         return "stays", f"it is busy ({server.task_state}): ask again when that is over"
+    if server.vm_state == "shelved":
+        return "stays", f"it is shelved: openstack server shelve --offload {server.id} takes it off this host"
     if server.vm_state == "active":
         return LIVE, None
     if server.vm_state == "stopped":

@@ -14,6 +14,7 @@ from .models import Host, Migration, Server, Volume, VolumeAttachment, now
 from .models.migrations import EVACUATION
 from .moves import follow_closed_targets, start_move
 from .scheduler import is_up
+from .shelving import abandon_shelving
 from .volume_attachments import replace_attachments
 
 
@@ -53,6 +54,8 @@ def start_evacuation(
     request_id: str | None = None,
 ) -> Migration:
     """The move's row, new targets for its volumes, and where there are none the next step at once."""
+    # The host that was to make an image of its disk is gone: a server that was not shelved yet is evacuated.
+    abandon_shelving(session, server, "the server is evacuated", request_id)
     migration = start_move(
         session, settings, server, EVACUATION, dest, user_id=user_id, project_id=project_id, request_id=request_id
     )

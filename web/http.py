@@ -159,7 +159,8 @@ class Pipeline:
         versioned = any(not route.root for route in routes)
         context.version = choose_version(self.service.name, request.headers) if versioned else None
         method = "GET" if request.method == "HEAD" else request.method
-        known = [route for route in routes if route.method == method]
+        known = [route for route in routes if route.method == request.method]
+        known = known or [route for route in routes if route.method == method]
         if not known:
             raise NotAllowed(f"{request.method} is not allowed on {request.path}")
         known = [route for route in known if route.exists(context.version)]
@@ -174,7 +175,7 @@ class Pipeline:
         body = None
         if not known[0].stream and (known[0].fields is not None or known[0].action):
             body = self._read_body(request)
-        route = _choose_action(known, body) if known[0].action else known[0]
+        route = _choose_action(known, body, routes) if known[0].action else known[0]
         given_project = params.pop("_project", None)
         if route.permission is not None:
             target = {"project_id": context.token.project_id, "user_id": context.token.user_id}
@@ -352,13 +353,16 @@ def build_log(context: Context, method: str, status: int, error: str | None = No
     )
 
 
-def _choose_action(routes: Iterable[Route], body: dict) -> Route:
+def _choose_action(routes: Iterable[Route], body: dict, ever: Iterable[Route]) -> Route:
+    """The action's route; NotFound for one that other versions have (``ever``), as the reference says it."""
     if len(body) != 1:
         raise BadRequest("There is no such action: the body needs exactly one key, the action's name")
     name = next(iter(body))
     for route in routes:
         if route.action == name:
             return route
+    if any(route.action == name for route in ever):
+        raise NotFound(f"There is no action {name} at this version of the API")
     raise BadRequest(f"There is no such action: {name}")
 
 

@@ -20,7 +20,11 @@ def remove_unneeded(database, store_dir: str) -> list[str]:
     what was staged for no import. For the worker to call from time to time; can be repeated.
     """
     remove_parts(store_dir)
-    unbuilt = or_(Server.built_at.is_(None), Server.rebuild_wanted > Server.observed_rebuild_done)
+    unbuilt = or_(
+        Server.built_at.is_(None),
+        Server.offloaded_at.is_not(None),
+        Server.rebuild_wanted > Server.observed_rebuild_done,
+    )
     removed = []
     with database.read() as session:
         moves = sum("hypervisor" in roles for roles in session.scalars(select(Host.roles))) > 1
@@ -28,7 +32,7 @@ def remove_unneeded(database, store_dir: str) -> list[str]:
         with database.read() as session:
             row = session.get(Image, image_id)
             needing = select(Server.id).where(
-                Server.image_id == image_id, Server.gone_at.is_(None), Server.deleted_at.is_(None)
+                Server.base_image_id == image_id, Server.gone_at.is_(None), Server.deleted_at.is_(None)
             )
             waiting = session.scalar((needing if moves else needing.where(unbuilt)).limit(1))
             rescued = (Server.rescue_image_id == image_id, Server.gone_at.is_(None), Server.deleted_at.is_(None))

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from .capacity import SIZES, build_offer, read_candidates, read_hosts, read_local_gb
 from .errors import Conflict
 from .models import Host, Network, Port, Server
-from .models.hardware import build_hardware, is_iso
+from .models.hardware import boots_from_iso, build_hardware
 from .moves import read_open_of_server
 from .reconcile.migration_status import is_same_host
 from .scheduler import Company, Demand, NoValidHost, choose_host, explain
@@ -95,7 +95,7 @@ def explain_made_of(server, live: bool) -> str | None:
         "an ephemeral disk": disks.get("ephemeral"),
         "a swap disk": disks.get("swap_mb"),
         "a config drive": server.config_drive and live,
-        "an ISO that it boots from": server.image_id is not None and is_iso(server.image_properties or {}),
+        "an ISO that it boots from": boots_from_iso(server),
         "UEFI variables": hardware.get("firmware") == "uefi",
     }
     kept = [name for name, there in has.items() if there]

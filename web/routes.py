@@ -15,6 +15,8 @@ from .versions import FOREVER, Version, parse_version
 class Route:
     """One row of a resource's table.
 
+    HEAD is answered as GET is, unless it has a row of its own.
+
     ``permission`` is None for what needs no token. ``fields`` is the body's table (None: no body).
     ``key`` wraps the request's body and, unless ``reply_key`` says otherwise, the answer; an empty
     text is no wrapping. ``action`` is the only key of the body of `POST …/action`. ``bulk`` is the

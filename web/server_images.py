@@ -32,7 +32,7 @@ def begin_server_image(session: Session, server: Server, image: Image, backup_ty
     )
     session.add(row)
     session.flush()
-    server.image_task = compute_image_task(row)
+    server.image_task = compute_image_task(row, server.shelved_image_id == image.id)
     return row
 
 
@@ -44,7 +44,7 @@ def follow_server_image(session: Session, row: ServerImage, server: Server, requ
             rotate_backups(session, image, row)
         _end(session, row, server, None, request_id)
     elif image.deleted_at is not None:
-        _end(session, row, server, "Error", request_id)
+        _end(session, row, server, "Error: the image was deleted", request_id)
     elif server.deleted_at is not None:
         fail_server_image(session, row, server, "the server was deleted", request_id)
     elif server.host_id != row.host_id:
@@ -55,7 +55,7 @@ def follow_server_image(session: Session, row: ServerImage, server: Server, requ
         if row.observed_state == "failed":
             row.attempt, row.observed_state, row.observed_progress = row.attempt + 1, None, 0.0
             touch(session, row.host_id, request_id)
-        server.image_task = compute_image_task(row)
+        server.image_task = compute_image_task(row, server.shelved_image_id == row.image_id)
         refresh_status(server)
 
 
@@ -73,7 +73,13 @@ def _end(session: Session, row: ServerImage, server: Server, message: str | None
     session.delete(row)
     session.flush()
     server.image_task = None
-    finish_actions(session, server.id, message, image=True)
+    if server.shelved_image_id != row.image_id:
+        finish_actions(session, server.id, message, image=True)
+    elif message is None:
+        server.shelved_at = now()
+    else:  # it is not shelved, and as it was wanted before
+        server.shelve = server.shelved_image_id = server.operation = server.operation_deadline = None
+        finish_actions(session, server.id, message)
     server.updated_at = now()
     refresh_status(server)
     touch(session, row.host_id, request_id)

@@ -75,6 +75,18 @@ OPTIONS = [
     Option("compute", "image_cache_max_age_s", "int", 604800, "Seconds a host keeps an unused image; 0: for ever."),
     Option("compute", "image_cache_max_bytes", "int", 0, "Unused images go above this size of a cache; 0: no bound."),
     Option("compute", "stop_timeout_s", "int", 60, "Seconds a guest gets to shut down before it is powered off."),
+    Option("compute", "shelved_offload_time_s", "int", 0, "Seconds a shelved guest stays on its host; -1: for ever."),
+    Option("compute", "resize_confirm_window_s", "int", 0, "Seconds until a resize is confirmed by itself; 0: never."),
+    Option("compute", "reclaim_instance_interval_s", "int", 0, "Seconds a deleted server can be restored; 0: not."),
+    Option(
+        "console", "listen", "str", "127.0.0.1:6080", "Address and port that `kumo console` binds; TLS is the API's."
+    ),
+    Option("console", "public_url", "str", "", "What browsers reach it at; empty: http(s)://LISTEN."),
+    Option("console", "token_ttl_s", "int", 120, "Seconds in which the URL of a console can be opened, once."),
+    Option("console", "allowed_origins", "list", [], "Further web pages (https://HOST) that may open consoles."),
+    Option("console", "sessions_per_user", "int", 10, "Most consoles that a user has open."),
+    Option("console", "sessions", "int", 200, "Most consoles that are open."),
+    Option("console", "novnc_dir", "str", "/opt/kumo/novnc", "noVNC's files, which browsers are given."),
     Option("network", "dns_domain", "str", "kumo.internal", "Domain of guests' names."),
     Option("network", "dns_servers", "list", [], "Forwarders for guests; empty: the host's own."),
     Option("network", "mtu", "int", 1500, "MTU of the physical network."),
@@ -85,6 +97,7 @@ OPTIONS = [
     Option("network", "public_gateway", "str", "172.24.4.1", "The machine's own address on it."),
     Option("network", "public_masquerade", "bool", True, "NAT the external network to the machine's uplink."),
     Option("network", "public_interface", "str", "", "NIC to put under the bridge; empty: none."),
+    Option("network", "auto_range", "str", "10.0.0.0/16", "Where a project that has no network gets a /26 of."),
     Option("network", "default_ipv6", "bool", False, "Unused ranges of IPv6 in the default subnet pool."),
     Option("volume", "allocation_percent", "int", 100, "Volumes offered, in percent of what a storage host has."),
     Option("worker", "broker", "str", "", "amqp:// or redis:// URL, to tell workers anywhere; empty: only here."),
@@ -142,6 +155,7 @@ def build_settings(values: dict[tuple[str, str], str] | None = None, where: str 
     scheme = "https" if settings.api.tls_cert else "http"
     settings.api.public_url = (settings.api.public_url or f"{scheme}://{settings.api.listen}").rstrip("/")
     settings.api.hosts_url = (settings.api.hosts_url or settings.api.public_url).rstrip("/")
+    settings.console.public_url = (settings.console.public_url or f"{scheme}://{settings.console.listen}").rstrip("/")
     _check_imports(settings, where)
     if settings.compute.virt_type not in ("auto", "kvm", "qemu"):
         raise SettingsError(f"{where}: [compute] virt_type is {settings.compute.virt_type!r}: auto, kvm or qemu")

@@ -104,11 +104,11 @@ def _find_leases(session: Session) -> list[Fault]:
 
 def _find_files(session: Session, settings) -> list[Fault]:
     stored = set(list_images(settings.image.store_dir))
-    known = {row.id: row for row in session.execute(select(Image.id, Image.status, Image.deleted_at))}
+    known = {row.id: row for row in session.execute(select(Image.id, Image.status, Image.deleted_at, Image.size))}
     faults = [
         Fault("files", "image", image_id, "its bytes are missing from the store", "")
         for image_id, row in sorted(known.items())
-        if row.status == "active" and row.deleted_at is None and image_id not in stored
+        if row.status == "active" and row.deleted_at is None and image_id not in stored and row.size != 0
     ]
     faults += [
         Fault("files", "image", image_id, "no image has these bytes in the store", "")

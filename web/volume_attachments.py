@@ -282,6 +282,36 @@ def replace_attachments(session: Session, server_id: str, request_id: str | None
     return replaced
 
 
+def release_attachments(session: Session, server_id: str) -> None:
+    """The server has left its host: what it attaches stays reserved for it, and is offered to nobody."""
+    _store_wanted(session, server_id, False, None)
+
+
+def resume_attachments(session: Session, server_id: str, request_id: str | None = None) -> None:
+    """The server is wanted on a host again, with its volumes."""
+    _store_wanted(session, server_id, True, request_id)
+
+
+def _store_wanted(session: Session, server_id: str, wanted: bool, request_id: str | None) -> None:
+    for one in session.scalars(select(VolumeAttachment).where(VolumeAttachment.server_id == server_id)).all():
+        volume = session.get(Volume, one.volume_id)
+        one.wanted = wanted and one.deleted_at is None
+        one.observed_attached = False
+        volume.updated_at = now()
+        refresh_volume(session, volume)
+        touch(session, volume.host_id, request_id)
+
+
+def end_attachments(session: Session, server_id: str) -> None:
+    """The server is gone: none of its volumes is in it any more, nor wanted to be."""
+    for one in session.scalars(select(VolumeAttachment).where(VolumeAttachment.server_id == server_id)).all():
+        volume = session.get(Volume, one.volume_id)
+        one.deleted_at = one.deleted_at or now()
+        one.observed_attached = False
+        refresh_volume(session, volume)
+        touch(session, volume.host_id)
+
+
 def request_detach(session: Session, attachment: VolumeAttachment, request_id: str | None = None) -> None:
     """The attachment is wanted no more; asked for twice it is one detachment. Tells the volume's storage host."""
     volume = session.get(Volume, attachment.volume_id)

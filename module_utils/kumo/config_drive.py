@@ -17,7 +17,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from . import files, guest_hardware, metadata, metadata_answers
+from . import device_tags, files, guest_hardware, metadata, metadata_answers
 from .errors import KumoError
 
 LABEL = "config-2"
@@ -25,11 +25,11 @@ ISO_DEADLINE_S = 30
 EC2_FOLDERS = ("2009-04-04", "latest")
 
 
-def build_content(document: dict, row: dict) -> dict:
+def build_content(document: dict, row: dict, places: dict | None = None) -> dict:
     """All that the drive of a server (its row of the document) says; KumoError names what of it is wrong."""
     injected = row.get("injected") or {}
     given = injected.get("files") or []
-    content = metadata.build_content(document, row)
+    content = metadata.build_content(document, row, places)
     content["files"] = [
         {"content_path": f"/content/{number:04}", "path": one["path"]} for number, one in enumerate(given)
     ]
@@ -73,7 +73,8 @@ def apply_drive(document: dict, server: dict, directory: Path) -> None:
     if not server["config_drive"]:
         return
     row = next(row for row in document["servers"] if row["id"] == server["id"])
-    content = build_content(document, row)
+    tagged = device_tags.list_tagged(document, row)
+    content = build_content(document, row, device_tags.read_places_of(row["id"]) if tagged else None)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     path, mark = directory / guest_hardware.CONFIG_DRIVE, directory / ".config.sha256"
     if path.exists() and files.read_text(mark).strip() == digest:

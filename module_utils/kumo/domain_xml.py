@@ -63,7 +63,11 @@ def build_domain(
         devices.append(build_interface(nic))
     _add(devices, "controller", type="usb", model="none")
     for kind in ("serial", "console"):
-        port = _add(devices, kind, type="pty")
+        # Port 0: the kernel chooses one at each start, on whichever host that is (consoles.py reads which). QEMU takes
+        # one client at a time; virtlogd writes the log whether there is one or not.
+        port = _add(devices, kind, type="tcp")
+        _add(port, "source", mode="bind", host="127.0.0.1", service="0", tls="no")
+        _add(port, "protocol", type="raw")
         _add(port, "log", file=str(directory / "console.log"), append="on")
         _add(port, "target", **({"type": "serial"} if kind == "console" else {}), port="0")
     _add(devices, "input", type="keyboard", bus="ps2")
@@ -192,6 +196,7 @@ def parse_owned(domain: ElementTree.Element) -> dict:
         "disks": [_parse_disk(disk) for disk in domain.findall("devices/disk")],
         "nics": [_parse_nic(nic) for nic in domain.findall("devices/interface")],
         "console": _get(domain, "devices/serial/log", "file"),
+        "serial": [_get(domain, "devices/serial", "type"), _get(domain, "devices/serial/source", "host")],
         "vnc": _get(domain, "devices/graphics[@type='vnc']/listen", "address"),
         "video": _get(domain, "devices/video/model", "type"),
         "scsi": _get(domain, "devices/controller[@type='scsi']", "model"),

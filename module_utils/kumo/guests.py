@@ -49,6 +49,7 @@ def build_kept(server: dict) -> dict:
         "volume_errors": {},
         "move": None,
         "rescue": None,
+        "password": None,
     }
 
 
@@ -286,7 +287,7 @@ def _start(document: dict, server: dict, domain) -> None:
         if not seen or seen[0] != "running":  # somebody else may have started it meanwhile: that is as wanted
             raise KumoError(f"server {server['id']} cannot be started: {error}") from None
     kept = build_kept(server)
-    for name in ("disk", "volume_errors", "move", "rescue", "rebuild_done"):
+    for name in ("disk", "volume_errors", "move", "rescue", "rebuild_done", "password"):
         del kept[name]
     _store(document, server, kept)
 

@@ -18,7 +18,7 @@ import hashlib
 import ipaddress
 import json
 
-from . import files
+from . import device_tags, files
 from .chains import build_link_local, parse_mac
 from .core import Action, state_path
 from .errors import KumoError
@@ -37,8 +37,14 @@ def _write(value) -> str:
 
 
 def read_metadata(document: dict) -> dict:
-    """{namespace: {address: SHA-256 of the file}} of what is served now; a namespace may have none."""
-    found: dict[str, dict[str, str]] = {}
+    """{namespace: {address: SHA-256 of the file}} of what is served now; a namespace may have none.
+
+    ``_places`` beside them is where guests have their tagged devices (``device_tags.py``).
+    """
+    found: dict[str, dict] = {}
+    places = device_tags.read_places(document)
+    if places:
+        found["_places"] = places
     base = state_path(document, "metadata")
     if not base.is_dir():
         return found
@@ -105,32 +111,39 @@ def build_network_data(ports: list[dict], networks: dict[str, dict]) -> dict:
     return data
 
 
-def _build_content(server: dict, mine: list[dict], networks: dict) -> dict:
+def _build_content(server: dict, mine: list[dict], networks: dict, devices: list[dict]) -> dict:
     addresses = [ipaddress.ip_address(address) for port in mine for address in port.get("addresses") or []]
     return {
-        "metadata": server["metadata"],
+        "metadata": {**server["metadata"], "devices": devices} if devices else server["metadata"],
         "network_data": build_network_data(mine, networks),
         "local_ipv4": next((str(address) for address in addresses if address.version == 4), None),
     }
 
 
-def build_content(document: dict, server: dict) -> dict:
-    """All that a server (its row of the document) is told of itself; KumoError names what of it is wrong."""
+def build_content(document: dict, server: dict, places: dict | None = None) -> dict:
+    """All that a server (its row of the document) is told of itself; KumoError names what of it is wrong.
+
+    ``places`` are those of its devices, as device_tags.parse_places has them.
+    """
     networks = {network["id"]: network for network in document["networks"]}
     ports = {port["id"]: port for port in document["ports"]}
     mine = [ports[port] for port in server.get("ports") or [] if port in ports]
     try:
-        return _build_content(server, mine, networks)
+        devices = device_tags.build_devices(document, server, places or {}, ports)
+        return _build_content(server, mine, networks, devices)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise KumoError(f"server {server['id']}: its metadata cannot be built: {error}") from None
 
 
-def _build_server_files(document: dict, server: dict, networks: dict, ports: dict) -> dict[tuple[str, str], str]:
+def _build_server_files(
+    document: dict, server: dict, networks: dict, ports: dict, places: dict
+) -> dict[tuple[str, str], str]:
     """{(namespace, address): text of the file} of one server; KumoError names what of it is wrong."""
     mine = [ports[port] for port in server.get("ports") or [] if port in ports]
     built: dict[tuple[str, str], str] = {}
     try:
-        content = _build_content(server, mine, networks)
+        devices = device_tags.build_devices(document, server, places.get(server["id"], {}), ports)
+        content = _build_content(server, mine, networks, devices)
         for port in mine:
             network = networks.get(port["network"])
             namespace = choose_home_namespace(network) if network else None
@@ -151,13 +164,15 @@ def plan_metadata(document: dict, observed: dict) -> list[Action]:
     """``serve`` for every address whose file differs, ``forget`` for every address no port has any more."""
     networks = {network["id"]: network for network in document["networks"]}
     ports = {port["id"]: port for port in document["ports"]}
+    places = observed.get("_places", {})
+    observed = {name: rows for name, rows in observed.items() if name != "_places"}
     actions: list[Action] = []
     wanted: dict[tuple[str, str], str] = {}
     for server in document["servers"]:
         if server.get("wanted") == "absent" or not server.get("metadata"):
             continue
         try:
-            built = _build_server_files(document, server, networks, ports)
+            built = _build_server_files(document, server, networks, ports, places)
         except KumoError as error:
             actions.append(Action(SECTION, server["id"], "refuse", {"error": str(error)}, "", f"refused: {error}\n"))
             continue
@@ -202,5 +217,7 @@ def apply_metadata(document: dict, action: Action) -> None:
 
 
 def report_metadata(document: dict, observed: dict) -> dict:
-    """Nothing that the API stores."""
-    return {}
+    """Nothing that the API stores; pending where a guest that this run has defined has its devices somewhere now."""
+    if not observed.get("_places"):
+        return {}
+    return {"pending": any(action.verb == "serve" for action in plan_metadata(document, observed))}

@@ -35,6 +35,7 @@ LOOK_EVERY_S = 0.2
 TIMEOUT_S = 120  # of one answer of the image service, which writes all to its disk before the last one
 ERROR_BYTES = 500
 SETTLED = ("running", "paused", "shutoff", "crashed", "suspended")
+OFF = ("shutoff", "crashed")
 STARTS = {"start", "reboot_hard", "rescue_soft"}
 POWER_VERBS = STARTS | {
     "create", "stop", "press_power_button", "destroy", "reboot_soft", "pause", "resume", "suspend", "discard", "rescue",
@@ -71,6 +72,8 @@ def plan_snapshot(server: dict, seen: dict, steps: list[tuple]) -> list[tuple]:
         return []
     if planned & POWER_VERBS or seen["state"] not in SETTLED or power.is_saving(seen):
         return []  # pending: first the guest's power is as wanted
+    if server["power"] == "off" and seen["state"] not in OFF:
+        return []  # it was asked to shut down, and is still writing what it had in memory
     return [("begin_snapshot", {}, "", f"a copy of the disk for image {order['image']}\n")]
 
 

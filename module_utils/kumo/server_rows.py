@@ -38,6 +38,7 @@ DEFAULTS = {
     "config_drive": False,
     "hardware": {},
     "snapshot": None,
+    "password": None,
 }
 POWERS = ("on", "off", "paused", "suspended")
 
@@ -82,6 +83,11 @@ def parse_server(row: dict) -> dict:
         check(isinstance(server["snapshot"], dict), "snapshot", "must be a mapping")
         check(_is_uuid(server["snapshot"].get("image")), "snapshot.image", "must be a UUID")
         check(_is_number(server["snapshot"].get("attempt"), 1), "snapshot.attempt", "must be a number from 1")
+    order = server["password"]
+    if order is not None:
+        check(isinstance(order, dict) and _is_number(order.get("wanted"), 1), "password.wanted", "must be a number")
+        texts = all(isinstance(order.get(name), str) for name in ("user", "password"))
+        check(texts and bool(order["user"]), "password", "needs a user and a password")
     return server
 
 

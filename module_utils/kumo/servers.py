@@ -16,8 +16,11 @@ from pathlib import Path
 from . import (
     backups,
     console,
+    consoles,
+    diagnostics,
     domain_xml,
     files,
+    guest_password,
     guest_volumes,
     guests,
     host_facts,
@@ -90,6 +93,8 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
         "disk": here and (directory / "disk").exists(),
         "kept": guests.read_kept(document, server["id"]) if here else None,
         "console": None,
+        "diagnostics": None,
+        "consoles": None,
         "fetching": server.get("image") in fetching,
         "tasks": own_tasks,
         "persistent": False,
@@ -112,9 +117,11 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
         }
     state = libvirt_connection.read_state(domain) if domain is not None else None
     text = libvirt_connection.read_xml(domain, inactive=True) if state else None
+    if text is not None:
+        seen.update(defined=True, state=state[0], reason=state[1])
+    seen["diagnostics"] = diagnostics.read_answer(server, seen, domain)
     if text is None:
         return seen
-    seen.update(defined=True, state=state[0], reason=state[1])
     tree = domain_xml.parse_xml(text)
     seen["owned"] = domain_xml.parse_owned(tree)
     seen["defined_volumes"] = sorted(domain_xml.parse_volumes(tree))
@@ -129,6 +136,7 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
     if state[0] in ("running", "paused"):
         live = libvirt_connection.read_xml(domain, inactive=False)
         seen["nics"] = domain_xml.parse_live_nics(live) if live else None
+        seen["consoles"] = consoles.read_ports(domain.name(), domain_xml.parse_xml(live)) if live else None
         seen["volumes"] = guest_volumes.find_live(domain, live) if live else None
     return seen
 
@@ -218,7 +226,8 @@ def _plan_server(document: dict, server: dict, nics: list[dict], seen: dict, obs
     differs = rescue.choose_wanted(server) != rescue.choose_current(kept)
     plan = rescue.plan_rescue if differs else power.plan_power
     steps = plan(document, server, seen, kept, observed["_now"])
-    return verbs + server_images.plan_snapshot(server, seen, [*verbs, *steps]) + steps
+    verbs += server_images.plan_snapshot(server, seen, [*verbs, *steps])
+    return verbs + steps + ([] if steps else guest_password.plan_password(server, seen, kept))
 
 
 STARTING = {
@@ -278,6 +287,7 @@ VERBS = {
     **guests.VERBS,
     **suspension.VERBS,
     **rescue.VERBS,
+    **guest_password.VERBS,
     "prepare": incoming.apply_prepare,
     "keep_secrets": incoming.apply_keep_secrets,
     "drop_secrets": incoming.apply_drop_secrets,
@@ -316,6 +326,7 @@ def report_servers(document: dict, observed: dict) -> dict:
         if move:
             moving[row["id"]] = move
             pending = pending or moves.is_pending(row, move)
+        pending = pending or (not absent and guest_password.is_pending(row, kept))
         snapshot = None if absent else server_images.report_snapshot(row, seen)
         pending = pending or server_images.is_pending(snapshot)
         if not absent and row.get("incoming"):
@@ -337,6 +348,9 @@ def report_servers(document: dict, observed: dict) -> dict:
             "volumes": sorted(seen["volumes"]) if seen["volumes"] is not None else seen["defined_volumes"],
             "volume_errors": kept.get("volume_errors") or {},
             "console": seen["console"],
+            "diagnostics": seen["diagnostics"],
+            "password": guest_password.report_password(row, kept),
+            "consoles": seen["consoles"],
             "rescue": rescue.choose_current(kept),
             "snapshot": snapshot,
         }

@@ -35,6 +35,8 @@ PACKAGES = (
 
 # The guest image is built in the tree, and the builder's inputs are its own files.
 BUILDER = PROJECT / "roles/guest_image/files"
+# noVNC's files, by the controller's own script.
+NOVNC = PROJECT / "roles/controller/files/install_novnc.sh"
 
 CUSTOMIZE = r"""
 set -eu
@@ -62,6 +64,7 @@ disable-pip-version-check = true
 END
 python3 -B /run/kumo-builder/build_guest_image.py --quiet --output /var/lib/kumo/guest-image --work /tmp/guest-image
 rm -rf /tmp/guest-image
+sh /run/kumo-novnc/install_novnc.sh /opt/kumo/novnc
 """
 
 
@@ -74,7 +77,7 @@ def read_packages(extra: tuple[str, ...] = ()) -> list[str]:
 def read_inputs(packages: list[str]) -> str:
     """SHA-256 over everything that the tree is made of, but for Debian's own versions."""
     digest = hashlib.sha256("\n".join([str(FORM), CUSTOMIZE, *packages]).encode())
-    files = [PROJECT / "requirements.txt", *sorted(BUILDER.rglob("*"))]
+    files = [PROJECT / "requirements.txt", NOVNC, *sorted(BUILDER.rglob("*"))]
     for path in files:
         if path.is_file() and "__pycache__" not in path.parts:
             digest.update(f"{path.relative_to(PROJECT)}\0{path.stat().st_mode:o}\0".encode() + path.read_bytes())
@@ -150,6 +153,9 @@ def customize(tree: Path) -> None:
     """Run CUSTOMIZE in the tree, with this machine's names of mirrors and the builder's files for its duration."""
     builder = tree / "run/kumo-builder"
     shutil.copytree(BUILDER, builder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    novnc = tree / "run/kumo-novnc"
+    novnc.mkdir()
+    shutil.copy(NOVNC, novnc)
     resolv = tree / "etc/resolv.conf"
     resolv.unlink(missing_ok=True)
     shutil.copyfile("/etc/resolv.conf", resolv)
@@ -158,6 +164,7 @@ def customize(tree: Path) -> None:
     run(["unshare", "--mount", "--propagation", "private", "/bin/sh", "-ec", script, "sh", CUSTOMIZE], timeout=600)
     resolv.write_text("")
     shutil.rmtree(builder)
+    shutil.rmtree(novnc)
 
 
 def say(text: str) -> None:

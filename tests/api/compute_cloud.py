@@ -99,6 +99,9 @@ def see_host(cloud, console: str = "") -> None:
             else:
                 server.observed_state = STATES[server.power]
                 server.observed_reason = "user" if server.power == "paused" else ""
+                shown = server.power in ("on", "paused")
+                ports = {"vnc": 5900 + server.number, "serial": 40000 + server.number} if shown else {}
+                server.observed_consoles = {"host": server.host_id, **ports}
                 server.observed_rescue = server.rescue_image_id
                 server.observed_reboot_done = server.reboot_wanted
                 server.observed_start_done = server.start_wanted

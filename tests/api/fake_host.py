@@ -35,13 +35,16 @@ class FakeHost:
         self.moves: dict[str, dict] = {}
         self.snapshots: dict[str, dict] = {}  # of guests whose disk becomes an image
         self.put = lambda order, text: 204  # what takes the image of a disk that says ``text``
+        self.figures: dict | None = None  # of every guest that is asked for them
+        self.passwords: dict[str, tuple] = {}  # by server id: (user, password) as they were set
+        self.agent_error: str | None = None  # of whoever sets one
 
     def __call__(self, settings, name, connection, document, cancelled=None) -> Outcome:
         self.documents.append(document)
         self.before(document)
         if self.down:
             return Outcome(ok=False, error=self.down)
-        results, consoles = {}, {}
+        results, consoles, answers = {}, {}, {}
         present = {server["id"] for server in document["servers"]}
         self.moves = {key: move for key, move in self.moves.items() if key in present}
         for server in document["servers"]:
@@ -56,6 +59,7 @@ class FakeHost:
             self._copy_disk(server)
             if server.get("console"):
                 consoles[key] = {"seq": server["console"]["wanted"], "text": "login:"}
+            answers[key] = self._answer(server)
         results_of_volumes, exports = self._store_volumes(document)
         for server in document["servers"]:
             if server["id"] in self.state:
@@ -72,7 +76,13 @@ class FakeHost:
                 "storage": {"backend": "file", "total_gb": 100, "snapshot_in_use": self.snapshot_in_use},
             },
             "servers": {
-                key: {**row, "console": consoles.get(key), "snapshot": self.snapshots.get(key)}
+                key: {
+                    **row,
+                    "console": consoles.get(key),
+                    "consoles": {"vnc": 5900, "serial": 40000},
+                    "snapshot": self.snapshots.get(key),
+                    **answers.get(key, {}),
+                }
                 for key, row in self.state.items()
             },
             "ports": {
@@ -89,6 +99,18 @@ class FakeHost:
         objects = {"servers": results, "volumes": results_of_volumes}
         result = {"changed": True, "actions": [], "objects": objects, "pending": self._has_work()}
         return Outcome(ok=True, result={**result, "observed": observed})
+
+    def _answer(self, server: dict) -> dict:
+        """What is answered once of a server: ``diagnostics`` and ``password``."""
+        found: dict = {}
+        if server.get("diagnostics"):
+            found["diagnostics"] = {"seq": server["diagnostics"]["wanted"], "figures": self.figures}
+        order = server.get("password")
+        if order:
+            if self.agent_error is None:
+                self.passwords[server["id"]] = (order["user"], order["password"])
+            found["password"] = {"seq": order["wanted"], "error": self.agent_error}
+        return found
 
     def _left(self, document: dict) -> set[str]:
         """Ports that are in no guest any more; a guest of ``clinging`` lets none go."""

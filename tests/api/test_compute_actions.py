@@ -59,7 +59,7 @@ def test_stop_start_reboot(cloud, server):
         (None, {"reboot": None}, 400),
         (None, {"reboot": {"type": "HARD", "now": True}}, 400),
         (None, {"migrate": None}, 403),
-        (None, {"shelve": None}, 400),
+        (None, {"shelf": None}, 400),
         (None, {"os-start": None, "os-stop": None}, 400),
         (None, {}, 400),
         (None, {"forceDelete": None}, 202),

@@ -171,7 +171,7 @@ def test_fixed_ip_actions(cloud, server, net):
         assert cloud.post(action, {"removeFixedIp": wrong}).status_code == 400
     assert cloud.post(action, {"addFixedIp": {"networkId": NOBODY}}).status_code == 400
     for body in ({"addFixedIp": {"networkId": net}}, {"removeFixedIp": {"address": "10.0.0.2"}}):
-        assert cloud.post(action, body, version="2.44").status_code == 400
+        assert cloud.post(action, body, version="2.44").status_code == 404
 
 
 def test_a_port_is_let_go_only_once_its_guest_was_seen_without_it(cloud, net):

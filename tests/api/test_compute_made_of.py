@@ -84,7 +84,7 @@ REFUSED_DISKS = [
     ("another place", [{"device_name": "/dev/vdf"}], "Its place is /dev/vdb"),
     ("a place that is no text", [{"device_name": 5}], "block_device_mapping_v2/1/device_name"),
     ("another bus", [{"disk_bus": "scsi"}], "block_device_mapping_v2/1/disk_bus"),
-    ("a tag", [{"tag": "x"}], "block_device_mapping_v2/1/tag"),
+    ("a tag", [{"tag": "a,b"}], "block_device_mapping_v2/1/tag"),
     ("of something", [{"uuid": "x"}], "block_device_mapping_v2/1/uuid"),
     ("a CD-ROM", [{"device_type": "cdrom"}], "block_device_mapping_v2/1/device_type"),
 ]

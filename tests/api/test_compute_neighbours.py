@@ -81,8 +81,8 @@ def test_floating_ips(cloud, site):
     act("addFloatingIp", 409, address=second["ip"])  # its only address has one
     act("removeFloatingIp", 409, address=second["ip"])
     act("removeFloatingIp", 202, version="2.43", address=made["ip"])
-    act("removeFloatingIp", 400, version="2.44", address=made["ip"])
-    act("addFloatingIp", 400, version="2.44", address=made["ip"])
+    act("removeFloatingIp", 404, version="2.44", address=made["ip"])
+    act("addFloatingIp", 404, version="2.44", address=made["ip"])
     assert call(cloud, "GET", f"/os-floating-ips/{made['id']}")["floating_ip"]["instance_id"] is None
     call(cloud, "GET", f"/os-floating-ips/{made['id']}", status=404, user="other")
     call(cloud, "DELETE", f"/os-floating-ips/{made['id']}", status=404, user="other")

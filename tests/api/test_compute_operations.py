@@ -147,7 +147,7 @@ def test_extensions(cloud):
     listed = cloud.get(f"{COMPUTE}/extensions").json["extensions"]
     assert "os-keypairs" in [one["alias"] for one in listed]
     assert cloud.get(f"{COMPUTE}/extensions/os-keypairs").json["extension"]["name"] == "Keypairs"
-    assert cloud.get(f"{COMPUTE}/extensions/os-shelve").status_code == 404
+    assert cloud.get(f"{COMPUTE}/extensions/os-fping").status_code == 404
 
 
 def test_keypairs(cloud):

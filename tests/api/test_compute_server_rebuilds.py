@@ -33,6 +33,14 @@ def read_wanted(hosts, server: str) -> dict:
     return next(row for row in hosts.fakes["a"].documents[-1]["servers"] if row["id"] == server)
 
 
+def test_a_password_without_a_drive_is_answered_alone(hosts):
+    server = hosts.boot()
+    image = read_server(hosts.cloud, server).image_id
+    body = {"imageRef": image, "adminPass": "given-canary"}
+    assert hosts.act(server, "rebuild", body).json["server"]["adminPass"] == "given-canary"
+    assert read_server(hosts.cloud, server).injected == {}
+
+
 def test_a_rebuild_from_another_image(hosts):
     """REBUILD until the host has done it; then ACTIVE, from the other image, with what was asked of it."""
     server, image = hosts.boot(), add_image(hosts.cloud, name="other")

@@ -37,7 +37,10 @@ REQUESTS = {
     "unrescue": {"unrescue": None},
     "trigger_crash_dump": {"trigger_crash_dump": None},
     "reset_state": {"os-resetState": {"state": "active"}},
+    "restore": {"restore": None},
+    "get_diagnostics": ("GET", "/diagnostics", None),
     "get_console_output": {"os-getConsoleOutput": None},
+    "get_console": ("POST", "/remote-consoles", {"remote_console": {"protocol": "vnc", "type": "novnc"}}),
     "add_security_group": {"addSecurityGroup": {"name": "nope"}},
     "remove_security_group": {"removeSecurityGroup": {"name": "nope"}},
     "live_migrate": {"os-migrateLive": LIVE},
@@ -49,6 +52,9 @@ REQUESTS = {
     "rebuild": {"rebuild": {"imageRef": NOWHERE}},
     "create_image": {"createImage": {"name": "x"}},
     "create_backup": {"createBackup": {"name": "x", "backup_type": "daily", "rotation": 1}},
+    "shelve": {"shelve": None},
+    "shelve_offload": {"shelveOffload": None},
+    "unshelve": {"unshelve": None},
     "attach_volume": ("POST", "/os-volume_attachments", VOLUME),
     "detach_volume": ("DELETE", f"/os-volume_attachments/{NOWHERE}", None),
     "attach_interface": ("POST", "/os-interface", {"interfaceAttachment": {"net_id": NOWHERE}}),
@@ -56,13 +62,19 @@ REQUESTS = {
     "update": ("PUT", "", {"server": {"name": "x"}}),
     "update_metadata": ("POST", "/metadata", {"metadata": {"a": "b"}}),
     "delete": ("DELETE", "", None),
+    "change_password": {"changePassword": {"adminPass": "x"}},  # the last one: this is not only tried
 }
+AT_ONCE = {"get_console_output", "get_diagnostics", "change_password"}  # outside of one transaction
 WITHOUT_ROUTE = {"lock", "unlock", "add_floating_ip"}  # not asked of the table, or not offered
 # What rows say, and the state that follows.
 BASE = {"power": "on", "observed_state": "running", "observed_reason": "", "move": None, "reboot_wanted": 0,
         "reboot_type": "SOFT", "start_wanted": 0, "rescue_image_id": None, "observed_rescue": None,
         "fault_message": None, "fault_kept": False, "deleted_at": None, "built_at": now(), "rebuild_wanted": 0,
-        "image_task": None}  # fmt: skip
+         "image_task": None, "shelve": None, "shelved_at": None, "offloaded_at": None, "soft_deleted_at": None,
+         "operation": None, "password_wanted": 0, "observed_password_done": 0,
+         "image_properties": {"hw_qemu_guest_agent": "yes"}}  # fmt: skip
+SHELVED = {"shelve": "shelved", "shelved_at": now(), "observed_state": "shutoff"}
+OFFLOADED = {**SHELVED, "shelve": "offloaded", "offloaded_at": now(), "observed_state": None}
 OFF, PAUSED, SUSPENDED = ({"observed_state": state} for state in ("shutoff", "paused", "suspended"))
 ROWS = {
     ("active", None): {},
@@ -90,7 +102,18 @@ ROWS = {
     ("rescued", None): {"rescue_image_id": NOWHERE, "observed_rescue": NOWHERE},
     ("rescued", "unrescuing"): {"observed_rescue": NOWHERE},
     ("resized", None): {"move": "verify"},
+    ("active", "shelving"): {"shelve": "shelved"},
+    ("active", "shelving_image_uploading"): {"shelve": "offloaded", "image_task": "shelving_image_uploading"},
+    ("shelved", None): SHELVED,
+    ("shelved", "shelving_offloading"): {**SHELVED, "shelve": "offloaded"},
+    ("shelved", "unshelving"): {**SHELVED, "shelve": None},
+    ("shelved_offloaded", None): {**OFFLOADED, "host_id": None},
+    ("shelved_offloaded", "unshelving"): {**OFFLOADED, "shelve": None},
     ("building", "spawning"): {"built_at": None},
+    ("active", "updating_password"): {"password_wanted": 1},
+    ("active", "soft-deleting"): {"power": "off", "soft_deleted_at": now()},
+    ("soft-delete", None): {"power": "off", "soft_deleted_at": now(), **OFF},
+    ("soft-delete", "restoring"): {"operation": "restore", "start_wanted": 1, **OFF},
     ("error", None): {"fault_message": "it broke"},
     ("error", "deleting"): {"fault_message": "it broke", "deleted_at": now()},
 }
@@ -138,8 +161,9 @@ def test_every_action_in_every_state(cloud, server, monkeypatch):
     monkeypatch.setattr(server_console, "WAIT_S", 0.0)
     monkeypatch.setattr(run, "run_host", lambda *_, **__: run.Outcome(ok=True, result={"actions": [], "diff": []}))
     path = f"{COMPUTE}/servers/{server}"
+    host = read_server(cloud, server).host_id
     for (vm_state, task_state), columns in ROWS.items():
-        see(cloud, server, **{**BASE, **columns})
+        see(cloud, server, **{**BASE, "host_id": host, **columns})
         row = read_server(cloud, server)
         assert (row.vm_state, row.task_state) == (vm_state, task_state)
         for action, request in REQUESTS.items():
@@ -147,11 +171,11 @@ def test_every_action_in_every_state(cloud, server, monkeypatch):
             allowed = (vm_states == ANY or vm_state in vm_states) and (task_states == ANY or task_state in task_states)
             allowed = allowed and (task_state != "deleting" or action == "delete")
             method, where, body = request if isinstance(request, tuple) else ("POST", "/action", request)
-            headers = {} if action == "get_console_output" else {"Kumo-Dry-Run": "true"}
+            headers = {} if action in AT_ONCE else {"Kumo-Dry-Run": "true"}
             answer = cloud.call(method, path + where, body, user="admin", version=VERSION, headers=headers)
             what = f"{action} while {vm_state}, {task_state}: {answer.status_code} {answer.text}"
             assert (answer.status_code != 409) == allowed, what
-            assert answer.status_code < 500 or action == "get_console_output", what
+            assert answer.status_code < 500 or action in AT_ONCE, what
             if not allowed:
                 assert server in answer.json["conflictingRequest"]["message"]
                 assert answer.json["conflictingRequest"]["message"].endswith((vm_state, str(task_state))), what
@@ -319,6 +343,15 @@ def test_reset_state_of_what_was_never_built(cloud, server):
     assert show(cloud, server)[0] == "ERROR"
 
 
+@pytest.mark.parametrize("action", ["injectNetworkInfo", "resetNetwork"])
+def test_its_host_looks_after_its_network_again(cloud, server, action):
+    see_host(cloud)
+    assert act(cloud, server, {action: None}, user="demo").status_code == 403
+    assert act(cloud, server, {action: None}).status_code == 202
+    with cloud.database.read() as session:
+        assert session.scalar(select(Host.next_run_at)) is None
+
+
 @pytest.fixture
 def hosts(cloud):
     found = Hosts(cloud)
@@ -399,4 +432,4 @@ def test_no_crash_dump(cloud, server):
     answer = act(cloud, server, {"trigger_crash_dump": None}, user="demo")
     assert answer.status_code == 400
     assert "crash dump" in answer.text
-    assert "no such action" in act(cloud, server, {"trigger_crash_dump": None}, version="2.16").text
+    assert act(cloud, server, {"trigger_crash_dump": None}, version="2.16").status_code == 404

@@ -15,8 +15,9 @@ from web.versions import MINIMUM, show_version
 ROUTES = [(service, route) for service in SERVICES for route in service.routes]
 GUARDED = [(service, route) for service, route in ROUTES if route.permission is not None]
 MUTATING = [(service, route) for service, route in GUARDED if route.method not in ("GET", "HEAD")]
-# What anybody may ask for without a token: how to get one, and which versions there are.
-OPEN = {("identity", "POST", "/auth/tokens")}
+# What anybody may ask for without a token: how to get one, which versions there are, and, who knows the old one, for
+# another password.
+OPEN = {("identity", "POST", "/auth/tokens"), ("identity", "POST", "/users/{user_id}/password")}
 
 
 def _name(value):

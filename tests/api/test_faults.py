@@ -349,6 +349,43 @@ def is_drained(hosts, server):
     ends("ACTIVE")(hosts, server)
 
 
+def make_shelved(hosts):
+    pair = make_attached(hosts)
+    hosts.act(pair[0], "shelve")
+    hosts.settle()
+    assert hosts.where(pair[0]) == (None, "SHELVED_OFFLOADED", None)
+    return pair
+
+
+def act_on_pair(name: str, body=None):
+    def ask(hosts, pair):
+        hosts.act(pair[0], name, body)
+        return pair
+
+    return ask
+
+
+def is_shelved(hosts, pair):
+    """On no host, its image whole, its volume reserved and open to nobody."""
+    server, volume = pair
+    assert hosts.where(server) == (None, "SHELVED_OFFLOADED", None)
+    assert not any(server in fake.state or server in fake.disks for fake in hosts.fakes.values())
+    image = read_server(hosts.cloud, server).shelved_image_id
+    assert b"what the guest wrote" in hosts.cloud.get(f"/image/v2/images/{image}/file", user="admin").data
+    assert hosts.show_volume(volume) == "reserved"
+    assert [row.get("exports") for row in hosts.fakes["s"].documents[-1]["volumes"]] == [[]]
+    assert hosts.read_actions(server)[-1] == ("shelve", True, None)
+
+
+def is_unshelved(hosts, pair):
+    server, _ = pair
+    ends("ACTIVE", "b")(hosts, server)
+    volume_is("in-use", attached=True)(hosts, pair)
+    row = read_server(hosts.cloud, server)
+    assert (row.shelved_at, row.shelved_image_id, hosts.where(server)[2]) == (None, None, None)
+    assert hosts.read_actions(server)[-1] == ("unshelve", True, None)
+
+
 NOTHING = lambda hosts: None  # noqa: E731
 LIVE = {"host": "b", "block_migration": "auto"}
 REBOOT = {"type": "HARD"}
@@ -374,6 +411,9 @@ WORKFLOWS = {
     "snapshot": (FaultyHosts.make_volume, create_snapshot, is_snapshot),
     "rebuild": (FaultyHosts.make_server, rebuild, is_rebuilt),
     "image of a server": (FaultyHosts.make_server, create_image, is_image),
+    "shelve": (make_attached, act_on_pair("shelve"), is_shelved),
+    "unshelve": (make_shelved, act_on_pair("unshelve", {"host": "b"}), is_unshelved),
+    "delete of a shelved one": (make_shelved, lambda h, pair: delete(h, pair[0]), is_gone),
     "floating address": (FaultyHosts.make_server, add_floating_address, has_floating_address),
     "security group rule": (FaultyHosts.make_server, add_rule, has_rule),
     "drain": (FaultyHosts.make_server, drain, is_drained),

@@ -102,12 +102,18 @@ def test_refused(cloud):
         ({"interface": "private"}, "interface"),
         ({"url": "file:///etc/passwd"}, "url"),
         ({"url": "http://x/$(admin_token)s"}, "url"),
-        ({"more": 1}, "more"),
+        ({"enabled": "True"}, "enabled"),
+        ({"description": 7}, "description"),
     ):
         answer = cloud.post(f"{V3}/endpoints", {"endpoint": {**good, **change}}, user="admin")
         assert answer.status_code == 400, (change, answer.text)
         assert named in answer.json["error"]["message"]
+        made = ask(cloud, "POST", "/endpoints", {"endpoint": good}, 201)["endpoint"]
+        if "service_id" not in change:
+            ask(cloud, "PATCH", f"/endpoints/{made['id']}", {"endpoint": change}, 400)
+        ask(cloud, "DELETE", f"/endpoints/{made['id']}", status=204)
     ask(cloud, "POST", "/services", {"service": {"name": "x"}}, 400)
+    ask(cloud, "POST", "/services", {"service": {"type": "x", "enabled": "True"}}, 400)
     for method, path, body in (
         ("POST", "/services", {"service": {"type": "x"}}),
         ("POST", "/endpoints", {"endpoint": good}),

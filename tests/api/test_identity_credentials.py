@@ -53,8 +53,11 @@ def test_a_life(cloud, ids):
         content = {"credential": {"blob": "x"}} if method == "PATCH" else None
         assert cloud.call(method, path, content, user="other").status_code == 404
     assert cloud.patch(path, {"credential": {"blob": "new"}}).json["credential"]["blob"] == "new"
-    assert cloud.patch(path, {"credential": {"user_id": ids["other"]}}).status_code == 403
-    assert cloud.patch(path, {"credential": {"project_id": ids["p_other"]}}).status_code == 403
+    for user in ("demo", "admin"):
+        for change in ({"user_id": ids["other"]}, {"project_id": ids["p_demo"]}, {"type": "totp"}, {"id": "x"}):
+            assert cloud.patch(path, {"credential": change}, user=user).status_code == 400
+    same = {"user_id": ids["demo"], "project_id": None, "type": "cert", "id": made["id"]}
+    assert cloud.patch(path, {"credential": same}).json["credential"] == {**made, "blob": "new"}
     assert cloud.delete(path, user="admin").status_code == 204
     assert cloud.delete(path).status_code == 404
     good = json.dumps({"access": "a", "secret": CANARY})
@@ -73,11 +76,43 @@ def test_a_life(cloud, ids):
         assert answer.status_code == status, (change, answer.text)
         assert status == 201 or CANARY not in answer.text
     path = f"{V3}/credentials/{hashlib.sha256(b'a').hexdigest()}"
-    other_access = {"credential": {"blob": json.dumps({"access": "b", "secret": "x"})}}
-    assert cloud.patch(path, other_access).status_code == 400
-    assert cloud.patch(path, {"credential": {"type": "cert"}}).status_code == 400
+    assert cloud.patch(path, {"credential": {"blob": "{}"}}).status_code == 400
     assert cloud.delete(f"{V3}/users/{ids['demo']}", user="admin").status_code == 204
     assert cloud.get(path, user="admin").status_code == 404
+
+
+def test_admins_make_one_for_any_project(cloud, ids):
+    """It is worth what roles its user has there; with OS-EC2, and for oneself, the role is needed at once."""
+    body = {"type": "ec2", "user_id": ids["demo"], "project_id": ids["p_other"]}
+    body["blob"] = json.dumps({"access": "a", "secret": "s"})
+    made = cloud.post(f"{V3}/credentials", {"credential": body}, user="admin")
+    assert made.status_code == 201, made.text
+    signed = {"credentials": sign_v2({"access": "a", "secret": "s"})}
+    assert cloud.post(f"{V3}/ec2tokens", signed, user="admin").status_code == 401
+    missing = {"credential": {**body, "project_id": "none", "type": "cert"}}
+    assert cloud.post(f"{V3}/credentials", missing, user="admin").status_code == 404
+    assert cloud.post(f"{V3}/credentials", {"credential": {**body, "type": "cert"}}).status_code == 403
+    path = f"{V3}/users/{ids['demo']}/credentials/OS-EC2"
+    assert cloud.post(path, {"tenant_id": ids["p_other"]}, user="admin").status_code == 403
+
+
+def test_another_access_key(cloud, ids):
+    """The id stays; the new key opens what the old one did, which opens nothing any more; keys are never shared."""
+    body = {"type": "ec2", "project_id": ids["p_demo"], "blob": json.dumps({"access": "a", "secret": "s"})}
+    made = cloud.post(f"{V3}/credentials", {"credential": body}).json["credential"]
+    path = f"{V3}/credentials/{made['id']}"
+    other = {"credential": {**body, "blob": json.dumps({"access": "c", "secret": "s"})}}
+    assert cloud.post(f"{V3}/credentials", other).status_code == 201
+    for access, status in (("c", 409), ("b", 200), ("b", 200)):
+        changed = {"credential": {"blob": json.dumps({"access": access, "secret": "t"})}}
+        assert cloud.patch(path, changed).status_code == status
+    assert cloud.get(path).json["credential"]["id"] == made["id"]
+    for access, secret, status in (("a", "s", 401), ("b", "s", 401), ("b", "t", 200)):
+        signed = {"credentials": sign_v2({"access": access, "secret": secret})}
+        assert cloud.post(f"{V3}/ec2tokens", signed, user="admin").status_code == status
+    assert cloud.get(f"{V3}/users/{ids['demo']}/credentials/OS-EC2/b").status_code == 200
+    assert cloud.get(f"{V3}/users/{ids['demo']}/credentials/OS-EC2/a").status_code == 404
+    assert cloud.post(f"{V3}/credentials", {"credential": body}).status_code == 409, "its first key is its id"
 
 
 def sign_v2(made, **changes):

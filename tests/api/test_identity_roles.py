@@ -148,7 +148,7 @@ def test_implied_roles(world):
         assert made.json["role_inference"]["prior_role"]["name"] == prior
         assert made.json["role_inference"]["implies"]["name"] == implied
         assert world.ask("GET", path).json == made.json
-        assert world.ask("HEAD", path).status_code == 200
+        assert world.ask("HEAD", path).status_code == 204
     assert world.roles("top") == ["member", "r1", "r2", "reader"]
     text = world.log_in("top").headers["X-Subject-Token"]
     made = world.cloud.http.post("/image/v2/images", json={"name": "i"}, headers={"X-Auth-Token": text})
@@ -185,6 +185,12 @@ def test_roles_of_one_domain(world):
     assert world.ask("PUT", "/roles/{ours}/implies/{reader}").status_code == 201
     assert world.roles("top") == ["reader"]
     assert world.ask("PUT", "/roles/{reader}/implies/{ours}").status_code == 403
+    assert world.ask("HEAD", "/roles/{ours}/implies/{reader}").status_code == 204
+    assert world.ask("HEAD", "/roles/{ours}/implies/{fake}").status_code == 404
+    world.ids["d2"] = world.ask("POST", "/domains", {"domain": {"name": "d2"}}).json["domain"]["id"]
+    world.make("role", "theirs", domain_id=world.ids["d2"])
+    assert world.ask("PUT", "/roles/{ours}/implies/{theirs}").status_code == 201, "across domains as the reference"
+    assert world.ask("DELETE", "/roles/{ours}/implies/{theirs}").status_code == 204
     with world.cloud.database.read() as session:
         world.ids["elsewhere"] = session.scalar(select(Project.id).where(Project.name == "demo"))
     assert world.ask("PUT", "/projects/{elsewhere}/users/{u1}/roles/{ours}").status_code == 403

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import select
 
 from web.grants import read_roles
 from web.migrations import upgrade
-from web.models import Base
+from web.models import Base, Credential, Domain
 
 
 def _drop_all(database):
@@ -45,6 +46,27 @@ def test_rows_survive_the_tables_that_are_made_anew(settings, database):
             ("member1", "member"),
             ("reader1", "reader"),
         )
+
+
+def test_ec2_credentials_are_found_by_their_keys_after_0017(settings, database):
+    """Until then their ids were what they were found by; objects that are there have no further attributes."""
+    _drop_all(database)
+    upgrade(settings.database.url, "0013")
+    rows = [
+        "INSERT INTO domains (id, name, description, enabled) VALUES ('default', 'Default', '', true)",
+        "INSERT INTO users (id, domain_id, name, enabled, tokens_valid_after, extra, options)"
+        " VALUES ('u', 'default', 'u', true, '2026-01-01 00:00:00', '{}', '{}')",
+        "INSERT INTO credentials (id, user_id, type, sealed, last_counter)"
+        " VALUES ('hash', 'u', 'ec2', 'x', 0), ('random', 'u', 'cert', 'x', 0)",
+    ]
+    with database.engine.begin() as connection:
+        for row in rows:
+            connection.exec_driver_sql(row)
+    upgrade(settings.database.url)
+    with database.read() as session:
+        found = session.execute(select(Credential.id, Credential.access_hash, Credential.extra).order_by(Credential.id))
+        assert found.all() == [("hash", "hash", {}), ("random", None, {})]
+        assert session.execute(select(Domain.tags, Domain.extra)).all() == [([], {})]
 
 
 def test_a_second_upgrade_does_nothing(settings, database):

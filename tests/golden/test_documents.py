@@ -188,7 +188,9 @@ def build_made_of() -> Rows:
     server.flavor = {**server.flavor, "ephemeral_gb": 3, "swap_mb": 64, "extra_specs": {"hw:watchdog_action": "reset"}}
     server.disks = {
         "ephemeral": [{"gb": 1, "format": "ext4"}, {"gb": 2, "format": "vfat"}], "swap_mb": 64, "gb": 4,
+        "tags": {"root": "system", "ephemeral1": "scratch"},
     }  # fmt: skip
+    rows.ports[0].device_tag = "lan"
     server.config_drive = True
     server.injected = {"files": [{"path": "/etc/motd", "contents": "aGVsbG8="}], "admin_pass": "s3cret"}
     other.deleted_at = None
@@ -198,13 +200,34 @@ def build_made_of() -> Rows:
 
 
 def build_asked() -> Rows:
-    """A guest that was rebuilt twice, and of whose disk an image is made, at the third attempt; not of a tombstone."""
+    """A guest that was rebuilt twice, and of whose disk an image is made, at the third attempt; not of a tombstone.
+
+    Its figures and a new password are asked for the second time.
+    """
     rows = build_alone()
     rows.servers[0].rebuild_wanted = 2
+    rows.servers[0].diagnostics_wanted, rows.servers[0].observed_diagnostics_done = 2, 1
+    rows.servers[0].password_wanted, rows.servers[0].observed_password_done = 2, 1
+    rows.servers[0].password_secret = "{{ s3cret }}"
+    rows.servers[0].image_properties = {"hw_qemu_guest_agent": "yes", "os_type": "windows"}
     rows.server_images = {
         uid(30): ServerImage(image_id=uid(90), server_id=uid(30), host_id=uid(1), attempt=3),
         uid(31): ServerImage(image_id=uid(91), server_id=uid(31), host_id=uid(1), attempt=1),
     }
+    return rows
+
+
+def build_shelved() -> Rows:
+    """A guest that is being shelved, one that is to leave the host for that, and one whose disk is of such an image."""
+    rows = build_alone()
+    rows.servers[0].shelve = "offloaded"
+    gone = make_server(32, shelve="offloaded", shelved_at=AT)
+    back = make_server(33, disk_image_id=uid(92))
+    rows.servers += [gone, back]
+    rows.server_images = {uid(30): ServerImage(image_id=uid(90), server_id=uid(30), host_id=uid(1), attempt=1)}
+    other = make_image()
+    other.id, other.disk_format = uid(92), "qcow2"
+    rows.images.append(other)
     return rows
 
 
@@ -214,6 +237,7 @@ CASES = {
     "second_host": build_second_host,
     "asked": build_asked,
     "made_of": build_made_of,
+    "shelved": build_shelved,
 }
 
 

@@ -3,16 +3,19 @@
 Imported by the fixtures of ``conftest.py`` and by ``test_servers.py``; knows no fixture.
 """
 
+import contextlib
 import copy
 import os
 import shutil
+import socket
 import subprocess
 import time
 import uuid
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-from ansible.module_utils.kumo import core, names
+from ansible.module_utils.kumo import consoles, core, names
 
 ROOT = Path(__file__).resolve().parents[2]
 GUEST_IMAGE = ROOT / ".cache/guest-image/kumo-guest.qcow2"
@@ -35,6 +38,31 @@ def virsh(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         ["virsh", "-q", "-c", "qemu:///system", *arguments], capture_output=True, text=True, timeout=60, check=False
     )
+
+
+class Serial:
+    """A guest's serial port, to type on, as `socat` or a console proxy connects to it; what it says is in its log."""
+
+    def __init__(self, name: str):
+        live = ElementTree.fromstring(virsh("dumpxml", name).stdout)
+        self.socket = socket.create_connection((consoles.ADDRESS, consoles.read_ports(name, live)["serial"]), 10)
+
+    def write(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def close(self) -> None:
+        """Once QEMU has read everything: it reads no faster than the guest does, and forgets the rest on a hang-up."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+            while self.socket.recv(65536):
+                pass
+        self.socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
 
 def remove_state(directory: Path) -> None:

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from libvirt_lab import GUEST_IMAGE, Host, virsh, wait_for
+from libvirt_lab import GUEST_IMAGE, Host, Serial, virsh, wait_for
 
 EVERYTHING = {
     "ephemeral_gb": [1],
@@ -62,8 +62,7 @@ def look_from_inside(host, since: int = 0) -> str:
     Logs in on the serial console to load drivers: nothing in the guest's image does for a CD-ROM on SCSI.
     """
     wait_for("the guest asks for a login", lambda: "login:" in read_log(host)[since:], seconds=90)
-    terminal = virsh("ttyconsole", host.name).stdout.strip()
-    with open(terminal, "wb", buffering=0) as stream:
+    with Serial(host.name) as stream:
         stream.write(b"\n")
         for prompt, line in (
             ("login:", b"cirros\n"),

@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from libvirt_lab import GUEST_IMAGE, IMAGE, Host, virsh, wait_for
+from libvirt_lab import GUEST_IMAGE, IMAGE, Host, Serial, virsh, wait_for
 from test_servers import verbs
 
 COUNTER = b"n=0; while true; do n=$((n+1)); echo tick-$n.; usleep 200000; done\n"
@@ -54,11 +54,10 @@ class Terminal:
         return found
 
     def log_in(self, since: int) -> None:
-        """Once the guest has booted. Each QEMU has a terminal of its own, which loses what is written just before it
-        is closed."""
+        """Once the guest has booted. Each QEMU has a serial port of its own, for one client at a time."""
         self.expect("login:", since, BOOT_S)
         self.close()
-        self.stream = open(virsh("ttyconsole", self.host.name).stdout.strip(), "wb", buffering=0)  # noqa: SIM115
+        self.stream = Serial(self.host.name)
         for line, prompt in ((b"\n", "login:"), (b"cirros\n", "assword:"), (b"gocubsgo\n", r"\$ ")):
             since = len(self.read())
             self.type(line)

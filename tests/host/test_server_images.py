@@ -136,6 +136,38 @@ def test_running_paused_and_stopped_guests_become_images(host, service, tmp_path
     assert console.count(SAYING) == 2, "what the first guest wrote, and what this one did"
 
 
+def test_a_shelved_guest_is_copied_once_it_is_off_and_comes_back_of_its_image(host, service, tmp_path):
+    """One that is asked to shut down still writes: no copy before it is off. Gone from its host, it is made of that."""
+    host.document["settings"]["stop_timeout_s"] = 4
+    boot(host)
+    image = new_id()
+    result = host.call(power="off", stop={"graceful": True}, snapshot=service.build_order(image))
+    assert [one["verb"] for one in result["actions"]] == ["stop"]
+    wait_for("a run while the guest is still up", lambda: host.call()["actions"] == [], 3)
+    assert (host.state(), told(host, host.call())["state"]) == ("running", "waiting"), "it does not hear the button"
+    assert not (host.directory / "snapshot.json").exists()
+    assert told(host, host.settle())["state"] == "uploaded"
+    assert host.state() == "shut off"
+    assert json.loads((host.directory / "snapshot.json").read_text())["way"] == "file"
+    check_image(tmp_path / image, tmp_path)
+    result = host.call(wanted="absent")
+    assert (result["observed"]["servers"], host.directory.exists(), virsh("dominfo", host.name).returncode) == (
+        {},
+        False,
+        1,
+    )
+
+    again = Host(host.state_dir, host.document["networks"][0]["id"], tmp_path / image, "qcow2", image_id=image)
+    again.server |= {"id": host.id, "memory_mb": 64, "start": {"wanted": 3}, "reboot": {"wanted": 2, "type": "HARD"}}
+    again.id, again.name, again.directory = host.id, host.name, host.directory
+    again.document["ports"][0]["server"] = host.id
+    result = again.call()
+    assert [one["verb"] for one in result["actions"] if one["section"] == "servers"] == ["create", "start"]
+    wait_for("it has run", lambda: (again.directory / "console.log").read_text().count(SAYING) == 2, 30)
+    assert again.seen(again.call())["start_done"] == 3, "what was asked before it came here is done"
+    assert again.call()["actions"] == []
+
+
 def test_s05_s09_a_disk_that_looks_like_an_image_stays_bytes_and_copies_are_private(host, service, tmp_path):
     """A qcow2 header with a backing file, written by the guest onto its own disk: nobody opens what it names."""
     header = b"QFI\xfb" + struct.pack(">IQI", 2, 64, 11) + bytes(44) + b"/etc/shadow"

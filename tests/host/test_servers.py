@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.kumo import core, names
-from libvirt_lab import GUEST_IMAGE, IMAGE, ROOT, Host, virsh, wait_for
+from libvirt_lab import GUEST_IMAGE, IMAGE, ROOT, Host, Serial, virsh, wait_for
 
 
 @pytest.fixture
@@ -91,8 +91,7 @@ def test_life_of_a_guest_that_boots(host):
 
 def _log_in_and_power_off(host):
     """Type on the guest's serial console, as its user would."""
-    terminal = virsh("ttyconsole", host.name).stdout.strip()
-    with open(terminal, "wb", buffering=0) as stream:
+    with Serial(host.name) as stream:
         stream.write(b"\n")
         for prompt, line in (("login:", b"cirros\n"), ("assword:", b"gocubsgo\n"), ("$", b"sudo poweroff\n")):
             wait_for(f"the prompt {prompt}", lambda prompt=prompt: prompt in host.console().splitlines()[-1], 30)

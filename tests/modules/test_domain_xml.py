@@ -63,6 +63,7 @@ def test_domain_of_a_server():
             }
         ],
         "console": f"/state/servers/{S}/console.log",
+        "serial": ["tcp", "127.0.0.1"],
         "vnc": "127.0.0.1",
         "video": "vga",
         "scsi": None,

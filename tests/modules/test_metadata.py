@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.kumo import core, metadata
+from ansible.module_utils.kumo import core, device_tags, domain_xml, metadata
 from ansible.module_utils.kumo.errors import KumoError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,3 +149,46 @@ def test_only_addresses_name_files(tmp_path, address):
     """What is not an address never becomes a path."""
     with pytest.raises(daemon.NotThere):
         daemon.Daemon(str(tmp_path)).read_content("n", "", address)
+
+
+DOMAIN = """<domain><devices>
+<disk type='file' device='disk'><target dev='vda' bus='virtio'/>
+<address type='pci' domain='0x0000' bus='0x00' slot='0x04' function='0x0'/></disk>
+<disk type='network' device='disk'><target dev='vdb' bus='virtio'/></disk>
+<disk type='file' device='disk'><target dev='sda' bus='scsi'/>
+<address type='drive' controller='0' bus='0' target='1' unit='2'/></disk>
+<disk type='file' device='disk'><target dev='hda' bus='ide'/>
+<address type='drive' controller='0' bus='1' unit='0'/></disk>
+<interface type='bridge'><mac address='fa:16:3e:00:00:01'/>
+<address type='pci' domain='0x0000' bus='0x01' slot='0x1f' function='0x3'/></interface>
+</devices></domain>"""
+
+
+def test_tagged_devices_are_listed_with_their_places(monkeypatch):
+    """As the reference has them: type, bus, address, tags, and what tells the device from others."""
+    places = device_tags.parse_places(domain_xml.parse_xml(DOMAIN))
+    assert places["sda"] == {"bus": "scsi", "address": "0:0:1:2"}
+    assert places["hda"] == {"bus": "ide", "address": "1:0"}
+    volume = {"device": "vdb", "volume": NET, "tag": "logs"}
+    document = _document(disk_tags={"root": "system"}, volumes=[volume])
+    document["ports"][0]["tag"] = "lan"
+    wanted = [
+        {"type": "nic", "bus": "pci", "address": "0000:01:1f.3", "tags": ["lan"], "mac": "fa:16:3e:00:00:01"},
+        {"type": "disk", "bus": "none", "address": "none", "tags": ["logs"], "path": "/dev/vdb", "serial": NET},
+        {"type": "disk", "bus": "pci", "address": "0000:00:04.0", "tags": ["system"], "path": "/dev/vda"},
+    ]
+    before = metadata.plan_metadata(document, {})
+    monkeypatch.setattr(device_tags, "read_places_of", lambda server_id: places)
+    observed = {**_observe(before), "_places": device_tags.read_places(document)}
+    assert metadata.report_metadata(document, observed) == {"pending": True}, "the guest was defined by this run"
+    actions = metadata.plan_metadata(document, observed)
+    assert {action.verb for action in actions} == {"serve"}
+    content = json.loads(actions[0].args["text"])
+    assert content["metadata"]["devices"] == wanted
+    assert json.loads(daemon.build_answer(content, "/openstack/2016-06-30/meta_data.json"))["devices"] == wanted
+    assert "devices" not in json.loads(daemon.build_answer(content, "/openstack/2015-10-15/meta_data.json"))
+    settled = {**_observe(actions), "_places": places}
+    assert metadata.report_metadata(document, {**settled, "_places": {SERVER: places}}) == {"pending": False}
+    bad = _document(disk_tags={"root": "x"}, hardware={"machine": "virt"})
+    assert device_tags.read_places(bad) == {}
+    assert [action.verb for action in metadata.plan_metadata(bad, {})] == ["refuse"]

@@ -8,7 +8,7 @@ import threading
 import pytest
 from ansible.module_utils.kumo import server_images, servers, tasks
 from ansible.module_utils.kumo.errors import KumoError
-from test_servers import HARD, NOTHING, OFF, S, build, off
+from test_servers import HARD, NOTHING, NOW, OFF, S, build, off
 
 A, B = ("bbbbbbbb-0000-4000-8000-00000000000" + digit for digit in "12")
 ORDER = {"image": A, "attempt": 1, "url": "http://192.0.2.1/image", "headers": {}}
@@ -45,6 +45,10 @@ CASES = {
     "wanted no more": ({}, seen(copy(), RUNS), {}, END, None),
     "nor its failure": ({}, seen(copy("failed")), {}, END, None),
     "wanted no more, elsewhere": ({"held": True, **OFF}, seen(copy(), RUNS, **off("destroyed")), {}, END, None),
+    "to be off, and asked to shut down": (
+        {**WANTED, **OFF}, seen(), {"stopping_since": NOW, "pressed_at": NOW}, [], ("waiting", 0.0, None)
+    ),
+    "to be off, and not asked yet": ({**WANTED, **OFF}, seen(), {}, ["stop"], ("waiting", 0.0, None)),
     "the guest starts first": (WANTED, seen(**off("crashed")), {}, ["start"], ("waiting", 0.0, None)),
     "and reboots first": ({**WANTED, **HARD}, seen(), {}, ["reboot_hard"], ("waiting", 0.0, None)),
     "a start ends the copy of a disk at rest": (

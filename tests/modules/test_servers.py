@@ -23,9 +23,11 @@ KEPT = {
     "disk": {"image": I, "driver": "qcow2"},
     "move": None,
     "rescue": None,
+    "password": None,
 }
 ROW = {"id": S, "project_id": "p1", "wanted": "present", "power": "on", "image": I, "ports": [P], "root_gb": 1}
 OFF = {"power": "off"}
+PASSWORD = {"password": {"wanted": 2, "user": "root", "password": "canary"}}
 REBUILD = {"rebuild": {"wanted": 1}}
 SOFT, HARD = ({"reboot": {"wanted": 1, "type": kind}} for kind in ("SOFT", "HARD"))
 
@@ -48,7 +50,7 @@ def build(row=(), seen=(), kept=()):
     here |= {"owned": guests.build_owned(document, server, nics, state, "qemu"), "nics": None}
     here |= {"console": None, "fetching": False, "volumes": None, "defined_volumes": []}
     here |= {"tasks": {}, "persistent": True, "job": {}, "secrets": [], "disk_size": 1 << 30, "backup": False}
-    here |= {"rescue_image": None, "snapshot": None}
+    here |= {"rescue_image": None, "snapshot": None, "diagnostics": None, "consoles": None}
     observed = {"_now": NOW, "_virt_type": "qemu", "_taps": [], "_orphans": {"domains": [], "disks": []}, "_host": {}}
     observed["_tasks"] = {}
     return document, {**observed, S: {**here, **dict(seen)}}
@@ -86,6 +88,11 @@ CASES = {
     "stopping": (OFF, {}, {"off_by": "us", "stopping_since": NOW - 3, "pressed_at": NOW - 3}, []),
     "press again": (OFF, {}, {"stopping_since": NOW - 20, "pressed_at": NOW - 6}, ["press_power_button"]),
     "too long": (OFF, {}, {"stopping_since": NOW - 61, "pressed_at": NOW - 1}, ["destroy"]),
+    "a password": (PASSWORD, {}, {}, ["set_password"]),
+    "a password once": (PASSWORD, {}, {"password": {"seq": 2, "error": None}}, []),
+    "another password": (PASSWORD, {}, {"password": {"seq": 1, "error": "no agent"}}, ["set_password"]),
+    "a password of a guest that is off": ({**OFF, **PASSWORD}, off("shutdown"), {"off_by": "us"}, ["set_password"]),
+    "a password waits for the start": (PASSWORD, off("unknown"), {}, ["start"]),
     "clock set back": (OFF, {}, {"stopping_since": NOW + 9, "pressed_at": NOW + 9}, ["destroy"]),
     "without grace": ({**OFF, "stop": {"graceful": False}}, {}, {}, ["destroy"]),
     "paused and to be off": (OFF, {"state": "paused"}, {}, ["destroy"]),
@@ -151,7 +158,7 @@ def test_a_recorded_change_is_the_last():
 def test_a_started_guest_is_as_wanted():
     """What starting stores leaves nothing to do, whatever was asked before."""
     for name, (row, _, _, verbs) in CASES.items():
-        if verbs and verbs[-1] in ("start", "reboot_hard") and "memory_mb" not in row:
+        if verbs and verbs[-1] in ("start", "reboot_hard") and not {"memory_mb", "password"} & set(row):
             stored = guests.build_kept(parse_server({**ROW, **row})) | {"disk": KEPT["disk"]}
             assert servers.plan_servers(*build(row, {}, stored)) == [], name
 
@@ -212,7 +219,8 @@ def test_report_pending(row, seen, kept, pending):
 def test_report():
     """A guest, its ports by their tap, what is not there left out."""
     document, observed = build(
-        seen={"console": {"seq": 2, "text": "hi"}}, kept={"reboot_done": 3, "stopping_since": NOW}
+        seen={"console": {"seq": 2, "text": "hi"}, "consoles": {"vnc": 5900, "serial": 40001}},
+        kept={"reboot_done": 3, "stopping_since": NOW},
     )
     assert servers.report_servers(document, observed)["ports"] == {P: {"state": "down"}}
     observed["_taps"] = [servers.names.build_tap_name(P)]
@@ -228,6 +236,9 @@ def test_report():
         "volumes": [],
         "volume_errors": {},
         "console": {"seq": 2, "text": "hi"},
+        "diagnostics": None,
+        "password": None,
+        "consoles": {"vnc": 5900, "serial": 40001},
         "rescue": None,
         "snapshot": None,
     }

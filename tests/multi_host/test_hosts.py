@@ -36,7 +36,7 @@ def test_hypervisors_and_services_are_listed(lab):
 def test_services_run_under_systemd(lab):
     """By systemd's own word, on each host only what belongs there."""
     wanted = {
-        "controllers": ["kumo-api", "kumo-worker"],
+        "controllers": ["kumo-api", "kumo-worker", "kumo-console"],
         "hypervisors": ["libvirtd", "kumo-metadata"],
         "storage": ["kumo-tgtd"],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from cloud_lab import CommandFailed, wait_for
 
-UNITS = ["kumo-api", "kumo-worker", "kumo-metadata", "kumo-tgtd", "libvirtd"]
+UNITS = ["kumo-api", "kumo-worker", "kumo-console", "kumo-metadata", "kumo-tgtd", "libvirtd"]
 
 
 @pytest.fixture(scope="module")

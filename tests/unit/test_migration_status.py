@@ -138,7 +138,7 @@ def test_what_users_see(columns, status, move):
 
 def read_parts(migration, home: str, deleted_at=None) -> dict[str, tuple[str, dict]]:
     """What the documents of both hosts say of the server."""
-    server = SimpleNamespace(id="s", host_id=home, deleted_at=deleted_at, move=compute_move(migration))
+    server = SimpleNamespace(id="s", host_id=home, deleted_at=deleted_at, shelve=None, move=compute_move(migration))
     parts = {}
     for host in ("a", "b"):
         rows = SimpleNamespace(

@@ -17,13 +17,19 @@ NEW = {
     "power": "on", "observed_state": None, "reboot_wanted": 0, "reboot_type": "SOFT", "observed_reboot_done": 0,
     "start_wanted": 0, "observed_start_done": 0, "move": None, "observed_reason": "", "rescue_image_id": None,
     "observed_rescue": None,
-    "image_task": None, "rebuild_wanted": 0, "observed_rebuild_done": 0,
+    "image_task": None, "rebuild_wanted": 0, "observed_rebuild_done": 0, "shelve": None, "shelved_at": None,
+    "offloaded_at": None, "soft_deleted_at": None, "operation": None, "password_wanted": 0,
+    "observed_password_done": 0,
 }  # fmt: skip
 BUILT = {**NEW, "built_at": AT, "observed_state": "running"}
 PAUSED = {**BUILT, "observed_state": "paused", "observed_reason": "user"}
 IO_ERROR = {"observed_reason": "ioerror"}
 SUSPENDED = {**BUILT, "observed_state": "suspended"}
 OFF = {**BUILT, "observed_state": "shutoff"}
+SHELVED = {"shelve": "shelved", "shelved_at": AT}
+OFFLOADED = {
+    **BUILT, "shelve": "offloaded", "shelved_at": AT, "offloaded_at": AT, "host_id": None, "observed_state": None,
+}  # fmt: skip
 RESCUED = {"rescue_image_id": "i", "observed_rescue": "i"}
 
 TABLE = [
@@ -45,6 +51,28 @@ TABLE = [
         "hard reboot asked",
         {**BUILT, "reboot_wanted": 1, "reboot_type": "HARD"},
         ("HARD_REBOOT", "active", "rebooting_hard", 1),
+    ),
+    ("password asked", {**BUILT, "password_wanted": 1}, ("PASSWORD", "active", "updating_password", 1)),
+    (
+        "password set",
+        {**BUILT, "password_wanted": 1, "observed_password_done": 1},
+        ("ACTIVE", "active", None, 1),
+    ),
+    (
+        "deletion that can be taken back asked",
+        {**BUILT, "power": "off", "soft_deleted_at": AT},
+        ("ACTIVE", "active", "soft-deleting", 1),
+    ),
+    ("and done", {**OFF, "power": "off", "soft_deleted_at": AT}, ("SOFT_DELETED", "soft-delete", None, 4)),
+    (
+        "and for good",
+        {**OFF, "power": "off", "soft_deleted_at": AT, "deleted_at": AT},
+        ("SOFT_DELETED", "soft-delete", "deleting", 4),
+    ),
+    (
+        "taken back",
+        {**OFF, "start_wanted": 1, "operation": "restore"},
+        ("SOFT_DELETED", "soft-delete", "restoring", 4),
     ),
     ("rebooted", {**BUILT, "reboot_wanted": 1, "observed_reboot_done": 1}, ("ACTIVE", "active", None, 1)),
     ("lost by its host", {**BUILT, "observed_state": "crashed"}, ("SHUTOFF", "stopped", "powering-on", 6)),
@@ -123,6 +151,33 @@ TABLE = [
         ("REVERT_RESIZE", "active", "resize_reverting", 4),
     ),
     ("delete asked while it moves", {**BUILT, "move": "live", "deleted_at": AT}, ("ACTIVE", "active", "deleting", 1)),
+    ("shelve asked", {**BUILT, "shelve": "offloaded"}, ("ACTIVE", "active", "shelving", 1)),
+    (
+        "its image is sent",
+        {**OFF, "shelve": "shelved", "image_task": "shelving_image_uploading"},
+        ("ACTIVE", "active", "shelving_image_uploading", 4),
+    ),
+    (
+        "shelve of a suspended one",
+        {**SUSPENDED, "power": "suspended", "shelve": "shelved"},
+        ("SUSPENDED", "suspended", "shelving", 7),
+    ),
+    ("shelved", {**OFF, **SHELVED}, ("SHELVED", "shelved", None, 4)),
+    ("offload asked", {**OFF, **SHELVED, "shelve": "offloaded"}, ("SHELVED", "shelved", "shelving_offloading", 4)),
+    ("offloaded", OFFLOADED, ("SHELVED_OFFLOADED", "shelved_offloaded", None, 4)),
+    ("unshelve of a shelved one", {**OFF, **SHELVED, "shelve": None}, ("SHELVED", "shelved", "unshelving", 4)),
+    (
+        "unshelve of an offloaded one",
+        {**OFFLOADED, "shelve": None, "host_id": "h2"},
+        ("SHELVED_OFFLOADED", "shelved_offloaded", "unshelving", 0),
+    ),
+    (
+        "unshelve that failed",
+        {**OFFLOADED, "host_id": "h2"},
+        ("SHELVED_OFFLOADED", "shelved_offloaded", "shelving_offloading", 0),
+    ),
+    ("an admin's error over it", {**OFFLOADED, "fault_message": "x"}, ("ERROR", "error", None, 0)),
+    ("delete of an offloaded one", {**OFFLOADED, "deleted_at": AT, "gone_at": AT}, ("DELETED", "deleted", None, 0)),
     ("gone", {**BUILT, "deleted_at": AT, "gone_at": AT}, ("DELETED", "deleted", None, 0)),
 ]
 
@@ -165,10 +220,21 @@ def test_allowed_is_what_the_table_says(action, vm_state, task_state):
     vm_states, task_states = ALLOWED[action]
     allowed = (vm_states == ANY or vm_state in vm_states) and (task_states == ANY or task_state in task_states)
     allowed = allowed and (task_state != "deleting" or action == "delete")
-    server = SimpleNamespace(id="s1", vm_state=vm_state, task_state=task_state)
+    server = SimpleNamespace(**{**NEW, "vm_state": vm_state, "task_state": task_state})
     if allowed:
         check_allowed(server, action)
     else:
         with pytest.raises(Conflict) as refused:
             check_allowed(server, action)
         assert "s1" in refused.value.message
+
+
+def test_an_error_over_a_shelved_server_allows_what_any_state_does():
+    """What is started, rebuilt or evacuated out of ERROR elsewise: there is no guest to do it to."""
+    for action, (vm_states, _) in ALLOWED.items():
+        server = SimpleNamespace(**{**OFFLOADED, "fault_message": "x", "vm_state": "error", "task_state": None})
+        if vm_states == ANY:
+            check_allowed(server, action)
+        else:
+            with pytest.raises(Conflict, match="s1"):
+                check_allowed(server, action)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -44,6 +45,13 @@ def check_settings(settings) -> list[str]:
     for path in (f"{settings.worker.ansible_dir}/playbooks/apply_host.yml", find_playbook_executable(settings)):
         if not Path(path).exists():
             problems.append(f"[worker]: {path} is missing")
+    _, colon, port = settings.console.listen.rpartition(":")
+    if not colon or not port.isdigit():
+        problems.append(f"[console] listen is {settings.console.listen!r}; it must be ADDRESS:PORT")
+    if not Path(settings.console.novnc_dir, "vnc_lite.html").exists():
+        problems.append(
+            f"[console] novnc_dir: {settings.console.novnc_dir} has no vnc_lite.html: run stack.sh or site.yml"
+        )
     for option, path in (
         ("[image] store_dir", settings.image.store_dir),
         ("[worker] runs_dir", settings.worker.runs_dir),
@@ -79,10 +87,23 @@ def status(args, settings) -> int:
         hosts = []
     socket_path = f"{settings.kumo.run_dir}/worker.sock"
     say("worker", _answers(socket_path), socket_path)
+    port = settings.console.listen.rpartition(":")[2]
+    say("console", _is_listened_on(int(port)), settings.console.listen)
     for host in hosts:
         text = f"generation {host.observed_generation} of {host.generation}" + (f": {host.error}" if host.error else "")
         say(f"host {host.name}", host.failures == 0 and host.observed_at is not None, text)
     return 0 if good else 1
+
+
+def _is_listened_on(port: int) -> bool:
+    """By the kernel's tables: a connection would wake the process, which rests (console/server.py)."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                words = line.split()
+                if words[3] == "0A" and int(words[1].rpartition(":")[2], 16) == port:
+                    return True
+    return False
 
 
 def _answers(path: str) -> bool:

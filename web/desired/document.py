@@ -214,7 +214,9 @@ PORT = _object(
         "port_security": BOOL,
         "security_groups": _list(UUID),
         "allowed_address_pairs": _list(_object("", {"mac": TEXT, "address": TEXT})),
+        "tag": _said("Its role, in the guest's metadata.", TEXT),
     },
+    optional=("tag",),
 )
 VOLUME = _object(
     "A volume of this storage host.",
@@ -261,7 +263,9 @@ ATTACHED = _object(
         "username": TEXT,
         "password": TEXT,
         "size_gb": _said("A larger one than the guest sees makes its disk larger.", WHOLE),
+        "tag": _said("Its role, in the guest's metadata.", TEXT),
     },
+    optional=("tag",),
 )
 METADATA = _said("What the metadata service tells the guest.", {"type": "object", "required": ["uuid", "hostname"]})
 # What a guest is made of beside its image, flavor and volumes; a guest without a field has none of it.
@@ -282,6 +286,10 @@ MADE_OF = {
     "ephemeral_gb": _said("Sizes of its ephemeral disks.", _list(WHOLE)),
     "ephemeral_formats": _said("Their file systems; ext4 unless it says so.", _list({"enum": ["ext4", "vfat"]})),
     "swap_mb": _said("Size of its swap disk.", WHOLE),
+    "disk_tags": _said(
+        "Roles of its own disks (root, ephemeral0 …, swap), in its metadata.",
+        {"type": "object", "additionalProperties": TEXT},
+    ),
     "config_drive": _said("Its metadata is on a CD-ROM labelled config-2, too.", BOOL),
     "injected": _said(
         "What the config drive alone holds.",
@@ -296,6 +304,13 @@ MADE_OF = {
     "hardware": _said(
         "Its virtual hardware, where it is not the first one named.",
         _object("", HARDWARE, optional=tuple(HARDWARE)),
+    ),
+}
+QUESTIONS = {
+    "diagnostics": _said("A user asked for its figures: answered once.", _or_null(_object("", {"wanted": WHOLE}))),
+    "password": _said(
+        "A new password of a user in the guest, set by its agent; there until the host has said how that went.",
+        _or_null(_object("", {"wanted": WHOLE, "user": TEXT, "password": TEXT})),
     ),
 }
 SERVER = _object(
@@ -330,6 +345,7 @@ SERVER = _object(
             "A user asked for the console log: answered once.",
             _or_null(_object("", {"wanted": WHOLE, "lines": _or_null(WHOLE)})),
         ),
+        **QUESTIONS,
         "metadata": METADATA,
         "incoming": _said(
             "It comes from another host: room is made, nothing is started.",
@@ -385,6 +401,7 @@ SERVER = _object(
     optional=(
         "name", "power", "reboot", "start", "rebuild", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports",
         "volumes", "console", "metadata", "incoming", "outgoing", "held", "backup", "rescue", "snapshot", *MADE_OF,
+        *QUESTIONS,
     ),
 )  # fmt: skip
 SCHEMA = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..models.hardware import build_hardware, is_iso, read_devices
+from ..models.hardware import boots_from_iso, build_hardware, read_devices
 
 
 def build_made_of(server) -> dict:
@@ -11,10 +11,11 @@ def build_made_of(server) -> dict:
     ephemeral = disks.get("ephemeral", [])
     formats = [one["format"] for one in ephemeral]
     found = {
-        "iso": server.image_id is not None and is_iso(properties),
+        "iso": boots_from_iso(server),
         "ephemeral_gb": [one["gb"] for one in ephemeral],
         "ephemeral_formats": formats if set(formats) - {"ext4"} else [],
         "swap_mb": disks.get("swap_mb", 0),
+        "disk_tags": disks.get("tags", {}),
         "config_drive": bool(server.config_drive),
         "injected": _build_injected(server),
         "hardware": build_hardware(properties, server.flavor.get("extra_specs") or {}),

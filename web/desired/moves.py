@@ -10,6 +10,8 @@ def choose_part(rows, server) -> tuple[str, object | None]:
     migrations = list(reversed(rows.moves.get(server.id, [])))  # the newest says what is wanted
     if server.deleted_at is not None:
         return "absent", None
+    if server.shelve == "offloaded" and server.shelved_at is not None:
+        return "absent", None
     if server.host_id == rows.host.id:
         return "home", next((one for one in migrations if one.phase not in ("cleaning", "ended")), None)
     for one in migrations:

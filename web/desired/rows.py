@@ -96,7 +96,8 @@ def read_rows(session: Session, host: Host) -> Rows:
     waiting = select(ServerImage).join(Image, Image.id == ServerImage.image_id).where(ServerImage.host_id == host.id)
     waiting = waiting.where(Image.status.in_(("queued", "saving")), Image.deleted_at.is_(None))
     rows.server_images = {one.server_id: one for one in session.scalars(waiting)}
-    image_ids = {s.image_id for s in rows.servers if s.image_id and parts[s.id] in ("home", "incoming", "held")}
+    built = [s.base_image_id for s in rows.servers if parts[s.id] in ("home", "incoming", "held")]
+    image_ids = set(built) - {None}
     image_ids |= {s.rescue_image_id for s in rows.servers if s.rescue_image_id and parts[s.id] in ("home", "incoming")}
     image_ids |= {v.image_id for v in rows.volumes if v.image_id and v.deleted_at is None and v.built_at is None}
     for one in session.scalars(select(HostImage).where(HostImage.host_id == host.id)):

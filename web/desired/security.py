@@ -24,6 +24,7 @@ def build_ports(rows: Rows) -> list[dict]:
                 {"mac": pair.get("mac_address") or port.mac_address, "address": pair["ip_address"]}
                 for pair in port.allowed_address_pairs
             ],
+            **({"tag": port.device_tag} if port.device_tag else {}),
         }
         for port in rows.ports
     ]

@@ -7,6 +7,7 @@ import netaddr
 from ..models.host_images import build_source, build_upload
 from .made_of import build_block_devices, build_made_of
 from .moves import build_move, choose_part
+from .questions import build_questions
 from .rows import Rows
 from .volumes import build_attached, lacks_volumes, waits_for_targets
 
@@ -73,7 +74,7 @@ def _build_held(server, move) -> dict:
         "vcpus": move.old_flavor["vcpus"],
         "memory_mb": move.old_flavor["ram_mb"],
         "root_gb": move.old_flavor["disk_gb"],
-        "image": server.image_id,
+        "image": server.base_image_id,
         "console": None,
         "held": True,
     }
@@ -116,7 +117,7 @@ def build_servers(rows: Rows, settings) -> list[dict]:
                 "project_id": server.project_id,
                 "wanted": "present",
                 "name": server.name,
-                "power": server.power,
+                "power": "off" if server.shelve is not None else server.power,
                 "reboot": {"wanted": server.reboot_wanted, "type": server.reboot_type},
                 "start": {"wanted": server.start_wanted},
                 **({"rebuild": {"wanted": server.rebuild_wanted}} if server.rebuild_wanted else {}),
@@ -124,11 +125,12 @@ def build_servers(rows: Rows, settings) -> list[dict]:
                 "vcpus": server.flavor["vcpus"],
                 "memory_mb": server.flavor["ram_mb"],
                 "root_gb": server.flavor["disk_gb"],
-                "image": server.image_id,
+                "image": server.base_image_id,
                 "ports": [port.id for port in ports],
                 **({"volumes": volumes} if volumes else {}),
                 **build_made_of(server),
                 "console": console,
+                **build_questions(server),
                 **({"rescue": {"image": server.rescue_image_id}} if server.rescue_image_id else {}),
                 "metadata": _build_metadata(rows, server, ports),
                 **build_move(rows, server, part, move),

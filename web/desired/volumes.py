@@ -80,14 +80,15 @@ def build_attached(rows: Rows, server) -> list[dict]:
                 "username": attachment.username,
                 "password": attachment.password,
                 "size_gb": volume.observed_size_gb or volume.size_gb,
+                **({"tag": attachment.tag} if attachment.tag else {}),
             }
         )
     return sorted(documents, key=lambda one: (len(one["device"] or ""), one["device"] or ""))
 
 
 def lacks_volumes(rows: Rows, server) -> bool:
-    """Whether a server that was never built still waits for one of its volumes."""
-    if server.built_at is not None or server.deleted_at is not None:
+    """Whether a server that is not built yet, or built again to unshelve it, still waits for one of its volumes."""
+    if server.deleted_at is not None or (server.built_at is not None and server.offloaded_at is None):
         return False
     pairs = rows.server_volumes.get(server.id, [])
     return any(_choose_export(rows, one, volume) is None and one.deleted_at is None for one, volume in pairs)

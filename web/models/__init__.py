@@ -1,7 +1,8 @@
 """Every model: wanted and observed columns side by side. Imports nothing of `web` outside this folder."""
 
 from .base import Base, Database, is_gone, new_hex_id, new_uuid, now
-from .catalog import CatalogService, Endpoint, Region
+from .catalog import CatalogService, Endpoint, EndpointGroup, ProjectEndpoint, ProjectEndpointGroup, Region
+from .console_tokens import ConsoleToken
 from .credentials import Credential
 from .delegations import AccessRule, AppCredential, Trust
 from .host_images import HostImage
@@ -10,6 +11,7 @@ from .idempotency import IdempotentAnswer
 from .identity import (
     Assignment,
     Domain,
+    DomainOption,
     Group,
     Implication,
     LoginFailure,
@@ -41,10 +43,20 @@ from .networks import (
     SecurityGroupRule,
     Subnet,
 )
+from .policies import PolicyBlob
 from .quotas import DefaultQuota, Quota, UserQuota, read_limit
 from .server_groups import ServerGroup, ServerGroupMember
 from .server_images import ServerImage
-from .servers import ConsoleLog, Flavor, FlavorAccess, Keypair, Server, ServerAction, finish_actions
+from .servers import (
+    ConsoleLog,
+    Flavor,
+    FlavorAccess,
+    Keypair,
+    Server,
+    ServerAction,
+    ServerDiagnostics,
+    finish_actions,
+)
 from .volumes import Snapshot, Volume, VolumeAttachment, VolumeType, VolumeTypeAccess
 
 __all__ = [
@@ -57,11 +69,14 @@ __all__ = [
     "Base",
     "CatalogService",
     "ConsoleLog",
+    "ConsoleToken",
     "Credential",
     "Database",
     "DefaultQuota",
     "Domain",
+    "DomainOption",
     "Endpoint",
+    "EndpointGroup",
     "Flavor",
     "FlavorAccess",
     "FloatingIP",
@@ -85,9 +100,12 @@ __all__ = [
     "MetadefTag",
     "Migration",
     "Network",
+    "PolicyBlob",
     "Port",
     "PortSecurityGroup",
     "Project",
+    "ProjectEndpoint",
+    "ProjectEndpointGroup",
     "Quota",
     "Region",
     "RequestLog",
@@ -99,6 +117,7 @@ __all__ = [
     "SecurityGroupRule",
     "Server",
     "ServerAction",
+    "ServerDiagnostics",
     "ServerGroup",
     "ServerGroupMember",
     "ServerImage",

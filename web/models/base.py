@@ -15,6 +15,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column, sessionmaker  # noqa: F401
 from sqlalchemy.types import TypeDecorator
 
+from . import patterns
+
 BUSY_TIMEOUT_MS = 15000
 # psycopg's (libpq's) options: a server that is gone without a word is noticed within some ten seconds.
 POSTGRESQL = {
@@ -123,6 +125,7 @@ def _on_connect(connection, record):
         f"busy_timeout={BUSY_TIMEOUT_MS}",
     ):
         connection.execute(f"PRAGMA {pragma}").close()
+    connection.create_function("regexp", 2, patterns.match, deterministic=True)
 
 
 def _on_begin(connection):

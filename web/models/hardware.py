@@ -125,6 +125,11 @@ def read_devices(server) -> dict[str, str]:
     return build_devices(hardware, len(disks.get("ephemeral", ())), bool(disks.get("swap_mb")))
 
 
+def boots_from_iso(server) -> bool:
+    """Whether the guest of this row does; one that was unshelved has the disk that it installed onto."""
+    return server.image_id is not None and server.disk_image_id is None and is_iso(server.image_properties or {})
+
+
 def is_iso(properties: dict) -> bool:
     """Whether a guest of an image with these properties boots from it as from a CD."""
     return properties.get("disk_format") == "iso"

@@ -94,7 +94,7 @@ def build_source(host: Host, image_id: str, settings) -> dict:
 
 def is_needed(session: Session, host_id: str, image_id: str) -> bool:
     """Whether the host has a guest or a volume that is made from the image, or rescued with it, or expects one."""
-    for model, column in ((Server, Server.image_id), (Server, Server.rescue_image_id), (Volume, Volume.image_id)):
+    for model, column in ((Server, Server.base_image_id), (Server, Server.rescue_image_id), (Volume, Volume.image_id)):
         wanted = (model.host_id == host_id, column == image_id, model.deleted_at.is_(None))
         if session.scalar(select(model.id).where(*wanted, model.gone_at.is_(None)).limit(1)) is not None:
             return True
@@ -103,4 +103,4 @@ def is_needed(session: Session, host_id: str, image_id: str) -> bool:
         return True
     expected = select(Migration.id).join(Server, Server.id == Migration.server_id)
     expected = expected.where(Migration.dest_host_id == host_id, Migration.phase.in_(("preparing", "sending")))
-    return session.scalar(expected.where(Server.image_id == image_id).limit(1)) is not None
+    return session.scalar(expected.where(Server.base_image_id == image_id).limit(1)) is not None

@@ -20,7 +20,20 @@ class Domain(Base):
     name: Mapped[str] = mapped_column(unique=True)
     description: Mapped[str] = mapped_column(Text, default="")
     enabled: Mapped[bool] = mapped_column(default=True)
+    tags: Mapped[list] = mapped_column(default=list)
+    extra: Mapped[dict] = mapped_column(default=dict)  # further attributes, as clients gave them
     tokens_valid_after: Mapped[datetime | None]  # set when it is disabled: older tokens are dead
+
+
+class DomainOption(Base):
+    """One option of a domain's configuration; a secret one is sealed. Nothing here acts on them."""
+
+    __tablename__ = "domain_options"
+
+    domain_id: Mapped[str] = mapped_column(ForeignKey("domains.id", ondelete="CASCADE"), primary_key=True)
+    section: Mapped[str] = mapped_column(primary_key=True)  # "group" in the API: identity, ldap
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[dict] = mapped_column(default=dict)  # {"value": any JSON}, or {"sealed": text}
 
 
 class Project(Base):
@@ -35,6 +48,7 @@ class Project(Base):
     enabled: Mapped[bool] = mapped_column(default=True)
     tags: Mapped[list] = mapped_column(default=list)
     options: Mapped[dict] = mapped_column(default=dict)
+    extra: Mapped[dict] = mapped_column(default=dict)  # further attributes, as clients gave them
     tokens_valid_after: Mapped[datetime | None]  # set when it is disabled: older tokens are dead
 
 
@@ -52,7 +66,7 @@ class User(Base):
     password_hash: Mapped[str | None]
     password_changed_at: Mapped[datetime | None]
     tokens_valid_after: Mapped[datetime] = mapped_column(default=now)  # older tokens are dead
-    extra: Mapped[dict] = mapped_column(default=dict)
+    extra: Mapped[dict] = mapped_column(default=dict)  # further attributes, as clients gave them
     options: Mapped[dict] = mapped_column(default=dict)
 
 
@@ -66,6 +80,7 @@ class Group(Base):
     domain_id: Mapped[str] = mapped_column(ForeignKey("domains.id"))
     name: Mapped[str]
     description: Mapped[str] = mapped_column(Text, default="")
+    extra: Mapped[dict] = mapped_column(default=dict)  # further attributes, as clients gave them
 
 
 class Membership(Base):
@@ -91,6 +106,7 @@ class Role(Base):
     name: Mapped[str]
     domain_id: Mapped[str | None]
     description: Mapped[str | None] = mapped_column(Text)
+    extra: Mapped[dict] = mapped_column(default=dict)  # further attributes, as clients gave them
 
 
 class Implication(Base):

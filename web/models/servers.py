@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint, update
+from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint, func, update
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from .base import Base, new_uuid, now
@@ -74,11 +75,13 @@ class Server(Base):
     flavor_id: Mapped[str]
     flavor: Mapped[dict]  # the flavor as it was: name, vcpus, ram_mb, disk_gb, ephemeral_gb, swap_mb, extra_specs
     image_id: Mapped[str | None]
+    disk_image_id: Mapped[str | None]  # what its root disk lies over, where that is another image: it was unshelved
     key_name: Mapped[str | None]
     key_type: Mapped[str | None]
     key_data: Mapped[str | None] = mapped_column(Text)
     user_data: Mapped[str | None] = mapped_column(Text)  # base64, as it came
     config_drive: Mapped[bool] = mapped_column(default=False)
+    disk_config: Mapped[str] = mapped_column(default="MANUAL", server_default="MANUAL")  # or AUTO: the guest's affair
     image_properties: Mapped[dict] = mapped_column(default=dict)  # its image's as they were, with `disk_format`
     disks: Mapped[dict] = mapped_column(default=dict)  # beside the root: ephemeral [{gb, format}], swap_mb, gb in all
     injected: Mapped[dict] = mapped_column(default=dict)  # on the drive only: files [{path, contents}], admin_pass
@@ -87,6 +90,8 @@ class Server(Base):
     availability_zone: Mapped[str | None]  # as asked; the host's zone is what it has
     host_id: Mapped[str | None] = mapped_column(ForeignKey("hosts.id"), index=True)
     power: Mapped[str] = mapped_column(default="on")  # on | off | paused | suspended
+    shelve: Mapped[str | None]  # shelved: off, its disk an image | offloaded: once it is that, on no host either
+    shelved_image_id: Mapped[str | None]  # the image of its disk; empty: its root disk is a volume
     rescue_image_id: Mapped[str | None]  # boots from this image, its own root disk comes second; empty: not rescued
     stop_graceful: Mapped[bool] = mapped_column(default=True)
     start_wanted: Mapped[int] = mapped_column(default=0)
@@ -95,6 +100,10 @@ class Server(Base):
     console_wanted: Mapped[int] = mapped_column(default=0)
     console_lines: Mapped[int | None]
     rebuild_wanted: Mapped[int] = mapped_column(default=0, server_default="0")
+    diagnostics_wanted: Mapped[int] = mapped_column(default=0, server_default="0")
+    password_wanted: Mapped[int] = mapped_column(default=0, server_default="0")
+    password_secret: Mapped[str | None] = mapped_column(Text)  # the new password, until its host has answered
+    password_asked_at: Mapped[datetime | None]
     image_task: Mapped[str | None]  # status.compute_image_task of the image that is made of it, stored with that
     move: Mapped[str | None]  # migration_status.compute_move of the server's migration, stored with it
     locked: Mapped[bool] = mapped_column(default=False)
@@ -103,6 +112,7 @@ class Server(Base):
     access_ipv6: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
+    soft_deleted_at: Mapped[datetime | None]  # delete was asked, and may be taken back: off, and kept for a while
     deleted_at: Mapped[datetime | None]  # the tombstone: delete was asked
 
     # what was seen
@@ -113,10 +123,16 @@ class Server(Base):
     observed_start_done: Mapped[int] = mapped_column(default=0)
     observed_rebuild_done: Mapped[int] = mapped_column(default=0, server_default="0")
     observed_console_done: Mapped[int] = mapped_column(default=0)
+    observed_diagnostics_done: Mapped[int] = mapped_column(default=0, server_default="0")
+    observed_password_done: Mapped[int] = mapped_column(default=0, server_default="0")
+    # {host (id), vnc, serial (ports)}
+    observed_consoles: Mapped[dict] = mapped_column(default=dict, server_default="{}")
     observed_error: Mapped[str | None] = mapped_column(Text)  # the host's words at its last try
     observed_failures: Mapped[int] = mapped_column(default=0)  # tries in a row that failed
     observed_at: Mapped[datetime | None]
     built_at: Mapped[datetime | None]  # first seen as asked ("launched_at")
+    shelved_at: Mapped[datetime | None]  # seen off, its image whole; empty again once it was seen unshelved
+    offloaded_at: Mapped[datetime | None]  # seen gone from its host since; empty again with shelved_at
     gone_at: Mapped[datetime | None]  # seen gone after the tombstone
     fault_code: Mapped[int | None]
     fault_message: Mapped[str | None] = mapped_column(Text)
@@ -136,6 +152,16 @@ class Server(Base):
 
     host = relationship("Host", lazy="raise")
 
+    @hybrid_property
+    def base_image_id(self) -> str | None:
+        """The image that its root disk is made of; of a guest on a volume none."""
+        return self.disk_image_id or self.image_id
+
+    @base_image_id.inplace.expression
+    @classmethod
+    def _select_base_image_id(cls):
+        return func.coalesce(cls.disk_image_id, cls.image_id)
+
 
 class ConsoleLog(Base):
     """A guest's console as last read by the host for a user who asked; pruned by age."""
@@ -145,6 +171,17 @@ class ConsoleLog(Base):
     server_id: Mapped[str] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int]
     text: Mapped[str] = mapped_column(Text)
+    read_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ServerDiagnostics(Base):
+    """A guest's figures as last read by its host for somebody who asked; pruned by age."""
+
+    __tablename__ = "server_diagnostics"
+
+    server_id: Mapped[str] = mapped_column(ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int]
+    figures: Mapped[dict]  # as module_utils/kumo/diagnostics.py has them; empty: the guest did not run
     read_at: Mapped[datetime] = mapped_column(default=now)
 
 

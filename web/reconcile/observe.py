@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from ..allocation import end_port_use
+from ..deletions import reclaim_servers
 from ..models import (
     ConsoleLog,
+    ConsoleToken,
     FloatingIP,
     Host,
     HostRequest,
@@ -29,7 +31,10 @@ from ..models import (
 )
 from ..moves import follow_closed_targets
 from ..router_legs import sync_router_legs
-from .observe_attachments import end_attachments, store_attachments
+from ..shelving import OFF, fail_shelving, finish_unshelving, follow_shelving, mark_shelved, store_offloaded
+from ..volume_attachments import end_attachments
+from ..volume_images import follow_volume_images
+from .observe_attachments import store_attachments
 from .observe_interfaces import store_detached
 from .observe_migrations import (
     apply_move_deadlines,
@@ -37,6 +42,7 @@ from .observe_migrations import (
     read_other_hosts,
     store_moves,
 )
+from .observe_questions import apply_password_deadlines, store_answers
 from .observe_server_images import apply_image_deadlines, store_server_images
 from .observe_volumes import store_volumes
 from .run import Outcome
@@ -76,6 +82,10 @@ def store_outcome(session: Session, settings, run: Run, document: dict, outcome:
     _apply_deadlines(session, settings, host, document)
     apply_move_deadlines(session, settings, host, held)
     apply_image_deadlines(session, settings, host)
+    shelved_s = follow_shelving(session, settings, host)
+    apply_password_deadlines(session, settings, host)
+    reclaim_s = reclaim_servers(session, settings, host)
+    retry_s = min(one for one in (retry_s, shelved_s, reclaim_s) if one is not None)
     session.flush()
     session.refresh(host, ["generation"])
     # Else a request came in meanwhile, or what was just seen has changed the document: the host is due at once.
@@ -140,6 +150,7 @@ def _store_observed(session: Session, settings, host: Host, held: set[str], docu
         failures.append(moves_wait_s)
     follow_closed_targets(session, settings)
     store_server_images(session, host, result)
+    follow_volume_images(session, settings, host)
     _store_gone_elsewhere(session, host, document)
     return min(failures)
 
@@ -169,21 +180,30 @@ def _store_seen(
             server.observed_state = server.observed_reason = None
             if server.deleted_at is not None and is_gone_elsewhere(session, server):
                 _store_gone(session, server)
+            elif server.deleted_at is None and server.shelve == "offloaded" and server.shelved_at is not None:
+                store_offloaded(session, server)
+        elif server.observed_failures == TRIES:
+            fail_shelving(session, server, outcome["error"] or "the host gave no reason")
         return
     server.observed_state = seen["state"] if seen else None
     server.observed_reason = seen.get("reason") if seen else None
+    server.observed_consoles = {}
     if seen:
         server.observed_rescue = seen.get("rescue")
         server.observed_reboot_done = max(server.observed_reboot_done, seen.get("reboot_done", 0))
         server.observed_rebuild_done = max(server.observed_rebuild_done, seen.get("rebuild_done", 0))
         server.observed_start_done = max(server.observed_start_done, seen.get("start_done", 0))
+        server.observed_consoles = {"host": host.id, **(seen.get("consoles") or {})}
         if seen.get("console"):
             _store_console(session, server, seen["console"])
+        store_answers(session, server, seen)
     if _was_shut_down_inside(server, wanted, seen):
         server.power = "off"
         server.operation = None
     if server.move in MOVING:
         return  # what it is to come to is its move's, and so is what goes wrong
+    if outcome["ok"] and wanted["power"] == "off" and server.observed_state in OFF:
+        mark_shelved(session, server)
     if has_converged(server) and outcome["ok"]:
         server.built_at = server.built_at or now()
         if not server.fault_kept:
@@ -191,6 +211,8 @@ def _store_seen(
         server.operation = server.operation_deadline = None
         if busy:
             finish_actions(session, server.id, None)
+        if server.shelve is None and server.shelved_at is not None:
+            finish_unshelving(session, server)
     elif server.observed_failures >= TRIES:
         store_fault(session, server, server.observed_error or "the host gave no reason")
 
@@ -208,11 +230,14 @@ def _was_shut_down_inside(server: Server, wanted: dict, seen: dict | None) -> bo
         and server.built_at is not None
         and server.reboot_wanted <= server.observed_reboot_done
         and server.rescue_image_id == seen.get("rescue")
+        and server.shelve is None
     )
 
 
 def store_fault(session: Session, server: Server, message: str) -> None:
-    """The server's operation has failed: what users see until they retry or it heals."""
+    """The server's operation has failed: what users see until they retry or it heals. Shelving has its own end."""
+    if fail_shelving(session, server, message):
+        return
     if server.fault_message != message and not server.fault_kept:
         server.fault_code, server.fault_message, server.fault_at = FAULT_CODE, message, now()
         server.fault_details = None
@@ -231,7 +256,8 @@ def _store_gone(session: Session, server: Server) -> None:
     ).unique()
     for port in list(ports):
         end_port_use(session, port)
-    end_attachments(session, server)
+    end_attachments(session, server.id)
+    session.execute(delete(ConsoleToken).where(ConsoleToken.server_id == server.id))
     touch(session, server.host_id)
 
 

@@ -48,17 +48,3 @@ def _store(session: Session, attachment: VolumeAttachment, volume: Volume, attac
         refresh_volume(session, volume)
         if not attached:
             touch(session, volume.host_id)
-
-
-def end_attachments(session: Session, server: Server) -> None:
-    """The server is gone: none of its volumes is in it any more, nor wanted to be."""
-    pairs = session.execute(
-        select(VolumeAttachment, Volume)
-        .join(Volume, Volume.id == VolumeAttachment.volume_id)
-        .where(VolumeAttachment.server_id == server.id)
-    ).all()
-    for attachment, volume in pairs:
-        attachment.deleted_at = attachment.deleted_at or now()
-        attachment.observed_attached = False
-        refresh_volume(session, volume)
-        touch(session, volume.host_id)

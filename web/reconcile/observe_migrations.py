@@ -14,7 +14,7 @@ from datetime import timedelta
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from ..models import Host, Migration, Server, now, touch
+from ..models import Host, Migration, Server, ServerAction, new_uuid, now, touch
 from ..models.migrations import EVACUATION, LIVE, UNDER_WAY
 from ..moves import enter_phase, follow, read_generation, read_open_of_host, refresh_move
 from .migration_status import is_same_host
@@ -22,6 +22,7 @@ from .status import has_converged
 
 TRIES = 4  # of a host, with one server or as a whole, before a move has failed
 MAX_BACKOFF_S = 60
+OPERATOR = "kumo"  # who confirms where nobody does
 REPORTED = ("state", "error", "progress", "address", "port", "name")
 OF_THE_MOVE = ("incoming", "outgoing", "backup")
 CLEANED = {"cleaning": "dropped", "undoing": "restored"}
@@ -95,9 +96,32 @@ def store_moves(session: Session, settings, host: Host, held: set[str], document
                 waits.append(min(2 ** (look["failures"] - 1), MAX_BACKOFF_S))
         if not follow(session, settings, migration, server):
             refresh_move(session, server)
-        if migration.unattended and migration.phase == "resized" and server.vm_state == "resized":
+        confirmed_s = _compute_confirmed_s(settings, migration, server)
+        if confirmed_s is not None and confirmed_s > 0:
+            waits.append(confirmed_s)
+        elif confirmed_s is not None:
+            if not migration.unattended:
+                session.add(_build_confirmation(server))
             enter_phase(session, settings, migration, server, "cleaning", "confirmed")
     return min(waits) if waits else None
+
+
+def _compute_confirmed_s(settings, migration: Migration, server: Server) -> float | None:
+    """Seconds until nobody is waited for any more who might confirm or revert; None where that is not the question."""
+    if migration.phase != "resized" or server.vm_state != "resized":
+        return None
+    window_s = settings.compute.resize_confirm_window_s
+    if migration.unattended or window_s <= 0:
+        return 0 if migration.unattended else None
+    return window_s - (now() - migration.phase_at).total_seconds()
+
+
+def _build_confirmation(server: Server) -> ServerAction:
+    """The loop's own words in the list of what was asked of the server."""
+    return ServerAction(
+        server_id=server.id, action="confirmResize", request_id=f"req-{new_uuid()}", user_id=OPERATOR,
+        project_id=server.project_id,
+    )  # fmt: skip
 
 
 def _read_sides(migration, host_id: str) -> list[str]:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from ..models import Host, Server, Snapshot, Volume, VolumeAttachment, now, touch
 from ..volume_attachments import refresh_snapshot, refresh_volume, request_volume_deletion
+from ..volume_images import touch_users
 
 TRIES = 4  # of one object, before its fault is the user's to see
 MAX_BACKOFF_S = 60
@@ -57,6 +58,8 @@ def _store(session: Session, host: Host, row, wanted: dict, seen: dict | None, o
     if row.status != before:
         row.updated_at = now()
         touch(session, host.id)  # what waited for it (a snapshot, a copy, an export) may be in the next document
+        if isinstance(row, Snapshot):
+            touch_users(session, row.volume_id)
 
 
 def _store_exports(session: Session, host: Host, document: dict, result: dict) -> bool:
@@ -79,9 +82,13 @@ def _store_exports(session: Session, host: Host, document: dict, result: dict) -
             if not attachment.observed_attached:  # by this very run, where host and guest are one machine's
                 _touch_guest_host(session, attachment)
         ended = attachment.deleted_at is not None and not attachment.observed_attached
-        if export is None and ended and attachment.id not in asked:
+        if export is not None or attachment.id in asked:
+            continue
+        if ended:
             _end(session, attachment, volume)
             changed = True
+        elif not attachment.observed_attached:
+            attachment.observed_export = None  # of a shelved server: it is reserved, and open to nobody
     return changed
 
 
@@ -96,6 +103,12 @@ def _touch_guest_host(session: Session, attachment: VolumeAttachment) -> None:
         touch(session, session.scalar(select(Server.host_id).where(Server.id == attachment.server_id)))
 
 
+def _has_snapshots(session: Session, volume: Volume) -> bool:
+    """Whether the volume has to stay for what was made of it: as the reference has it, it does, and is available."""
+    found = select(Snapshot.id).where(Snapshot.volume_id == volume.id, Snapshot.gone_at.is_(None))
+    return session.scalar(found.limit(1)) is not None
+
+
 def _end(session: Session, attachment: VolumeAttachment, volume: Volume) -> None:
     """Nothing is left of the attachment on any host."""
     server = None
@@ -106,7 +119,8 @@ def _end(session: Session, attachment: VolumeAttachment, volume: Volume) -> None
     if attachment.replaced:
         _touch_guest_host(session, attachment)  # what waited for its target to be closed may run
     volume.updated_at = now()
-    if attachment.delete_with_server and (server is None or server.gone_at is not None):
+    goes = attachment.delete_with_server and (server is None or server.gone_at is not None)
+    if goes and not _has_snapshots(session, volume):
         request_volume_deletion(session, volume)
     else:
         refresh_volume(session, volume)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from ..image_store import list_images
 from ..models import (
     ConsoleLog,
+    ConsoleToken,
     HostRequest,
     IdempotentAnswer,
     Image,
@@ -24,6 +25,7 @@ from ..models import (
     Run,
     Server,
     ServerAction,
+    ServerDiagnostics,
     Snapshot,
     Volume,
     VolumeAttachment,
@@ -40,7 +42,9 @@ def prune_rows(session: Session, settings) -> bool:
     session.execute(delete(RevokedToken).where(RevokedToken.expires_at < now()))
     kept_since = now() - timedelta(seconds=settings.api.idempotency_s)
     session.execute(delete(IdempotentAnswer).where(IdempotentAnswer.created_at < kept_since))
-    session.execute(delete(ConsoleLog).where(ConsoleLog.read_at < now() - CONSOLE_KEPT))
+    for model in (ConsoleLog, ServerDiagnostics):
+        session.execute(delete(model).where(model.read_at < now() - CONSOLE_KEPT))
+    session.execute(delete(ConsoleToken).where(ConsoleToken.expires_at < now()))
     deleted_before = now() - timedelta(days=settings.kumo.keep_deleted_days)
     taken = (
         _prune_servers(session, deleted_before),
@@ -65,7 +69,7 @@ def _prune_servers(session: Session, before) -> int:
     moving = select(Migration.server_id).where(Migration.phase != "ended")
     old = select(Server.id).where(Server.gone_at < before, Server.id.not_in(attached), Server.id.not_in(moving))
     ids = session.scalars(old.order_by(Server.gone_at).limit(BATCH)).all()
-    for model in (ConsoleLog, ServerAction, Migration):
+    for model in (ConsoleLog, ServerDiagnostics, ServerAction, Migration):
         session.execute(delete(model).where(model.server_id.in_(ids)))
     session.execute(delete(Server).where(Server.id.in_(ids)))
     return len(ids)
@@ -86,7 +90,7 @@ def _prune_volumes(session: Session, before) -> int:
 
 def _prune_images(session: Session, before, store_dir: str) -> int:
     """Images deleted before then that no server, volume or stored file is of any more; how many."""
-    columns = (Server.image_id, Server.rescue_image_id, Volume.image_id)
+    columns = (Server.image_id, Server.disk_image_id, Server.shelved_image_id, Server.rescue_image_id, Volume.image_id)
     users = [select(column).where(column.is_not(None)) for column in columns]
     unused = [Image.id.not_in(found) for found in users]
     ids = session.scalars(select(Image.id).where(Image.deleted_at < before, *unused).limit(BATCH)).all()

@@ -22,6 +22,7 @@ import ansible_runner
 import yaml
 from ansible_runner.config.runner import RunnerConfig
 
+from ..ssh_options import build_connection
 from .processes import build_process_name, is_in_use
 
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
@@ -77,19 +78,6 @@ def mark_unsafe(value):
     if isinstance(value, list):
         return [mark_unsafe(item) for item in value]
     return value
-
-
-def build_connection(settings, connection: dict) -> dict:
-    """A host's connection with what every host over ssh has: known by the keys its operator collected, never asked."""
-    if connection.get("ansible_connection", "ssh") != "ssh":
-        return connection
-    # ansible_runner turns the check off by an environment variable of its own; a host's variable has the last word.
-    connection = {"ansible_host_key_checking": True, **connection}
-    if "ansible_ssh_common_args" in connection:
-        return connection
-    known = f"{settings.worker.ssh_dir}/known_hosts"
-    options = ("BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes", f"UserKnownHostsFile={known}")
-    return {**connection, "ansible_ssh_common_args": " ".join(f"-o {option}" for option in options)}
 
 
 def build_inventory(name: str, connection: dict, document: dict) -> str:

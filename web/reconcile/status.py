@@ -19,7 +19,10 @@ STATUS_OF_VM_STATE = {
     "suspended": "SUSPENDED",
     "rescued": "RESCUE",
     "resized": "VERIFY_RESIZE",
+    "shelved": "SHELVED",
+    "shelved_offloaded": "SHELVED_OFFLOADED",
     "error": "ERROR",
+    "soft-delete": "SOFT_DELETED",
     "deleted": "DELETED",
 }
 STATUS_OF_TASK = {
@@ -29,6 +32,7 @@ STATUS_OF_TASK = {
     "resize_migrating": "RESIZE",
     "resize_reverting": "REVERT_RESIZE",
     "rebuilding": "REBUILD",
+    "updating_password": "PASSWORD",
 }
 # A move under way (migration_status.compute_move) as the task users see.
 TASK_OF_MOVE = {
@@ -39,11 +43,22 @@ TASK_OF_MOVE = {
 }
 SEEN_AS = {"running": "active", "paused": "paused", "suspended": "suspended"}
 STATE_OF_POWER = {"on": "active", "off": "stopped", "paused": "paused", "suspended": "suspended"}
+CHANGE_PASSWORD = "changePassword"  # the action's name in the reference
 MOVING = ("live", "resize", "revert")  # its guest is the move's, not its host's alone
 
 
-def compute_image_task(row) -> str:
-    """An image that is made of a server (models/server_images.py) as the task users see."""
+SHELVED = ("shelved", "shelved_offloaded")  # vm_states
+SHELVING_TASKS = {
+    "copying": "shelving_image_pending_upload",
+    "uploading": "shelving_image_uploading",
+    "uploaded": "shelving_image_uploading",
+}
+
+
+def compute_image_task(row, shelving: bool = False) -> str:
+    """An image that is made of a server (models/server_images.py) as the task users see; ``shelving``: to shelve it."""
+    if shelving:
+        return SHELVING_TASKS.get(row.observed_state, "shelving")
     if row.observed_state in ("uploading", "uploaded"):
         return "image_uploading"
     if row.backup_type is not None:
@@ -83,16 +98,20 @@ ALLOWED: dict[str, tuple] = {
     "trigger_crash_dump": (("active", "paused", "rescued", "resized", "error"), IDLE),
     "reset_state": (ANY, ANY),
     "delete": (ANY, ANY),
+    "restore": (("soft-delete",), IDLE),
     "lock": (ANY, ANY),
     "unlock": (ANY, ANY),
     "update": (ANY, ANY),
     "update_metadata": (("active", "paused", "suspended", "stopped"), ANY),
+    "get_diagnostics": (("active", "rescued", "resized", "error"), ANY),  # and it runs: server_diagnostics.py
+    "change_password": (("active",), IDLE),
     "get_console_output": (("active", "stopped", "paused", "suspended", "rescued", "error"), ANY),
+    "get_console": (("active", "paused", "rescued", "resized", "error"), ANY),
     "add_security_group": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
     "remove_security_group": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
     # Not suspended: what is in the memory on disk cannot be changed. Not rescued: its disks are another order's.
-    "attach_volume": (("active", "stopped", "paused", "resized"), STILL),
-    "detach_volume": (("active", "stopped", "paused", "resized"), STILL),
+    "attach_volume": (("active", "stopped", "paused", "resized", *SHELVED), STILL),
+    "detach_volume": (("active", "stopped", "paused", "resized", *SHELVED), STILL),
     "attach_interface": (("active", "paused", "stopped"), IDLE),
     "detach_interface": (("active", "paused", "stopped"), IDLE),
     "add_floating_ip": (("active", "stopped", "paused", "suspended", "rescued"), ANY),
@@ -105,6 +124,9 @@ ALLOWED: dict[str, tuple] = {
     "rebuild": (("active", "stopped", "error"), IDLE),
     "create_image": (("active", "stopped", "paused", "suspended"), IDLE),
     "create_backup": (("active", "stopped", "paused", "suspended"), IDLE),
+    "shelve": (("active", "stopped", "paused", "suspended"), IDLE),
+    "shelve_offload": (("shelved",), IDLE),
+    "unshelve": (SHELVED, IDLE),
 }
 
 
@@ -115,6 +137,8 @@ VERBS = {
     "reset_state": "os-resetState",
     "create_image": "createImage",
     "create_backup": "createBackup",
+    "shelve_offload": "shelveOffload",
+    "change_password": CHANGE_PASSWORD,
 }
 
 
@@ -124,6 +148,9 @@ def check_allowed(server, action: str) -> None:
     verb = VERBS.get(action, action.removesuffix("_soft").removesuffix("_hard"))
     if vm_states != ANY and server.vm_state not in vm_states:
         raise Conflict(f"Cannot '{verb}' instance {server.id} while it is in vm_state {server.vm_state}")
+    below = compute_shelved(server) if server.vm_state == "error" else None
+    if vm_states != ANY and below is not None:  # an admin's error over it makes no guest of what is shelved
+        raise Conflict(f"Cannot '{verb}' instance {server.id} while it is in vm_state error, and {below[0]} below that")
     if server.task_state == "deleting" and action != "delete":
         raise Conflict(f"Cannot '{verb}' instance {server.id} while it is in task_state deleting")
     if task_states != ANY and server.task_state not in task_states:
@@ -141,6 +168,8 @@ def compute_status(server) -> State:
         vm_state, task_state = "deleted", None
     status = STATUS_OF_TASK.get(task_state) or STATUS_OF_VM_STATE[vm_state]
     power_state = 0 if vm_state in ("building", "deleted") else POWER_STATES.get(server.observed_state, 0)
+    if vm_state == "shelved_offloaded" and task_state is None:
+        power_state = POWER_STATES["shutoff"]
     return State(status, vm_state, task_state, power_state)
 
 
@@ -149,6 +178,12 @@ def _vm_and_task(server) -> tuple[str, str | None]:
         return "error", None
     if server.built_at is None:
         return "building", "scheduling" if server.host_id is None else "spawning"
+    if server.soft_deleted_at is not None:
+        seen = _see(server)
+        return ("soft-delete", None) if seen == "stopped" else (seen, "soft-deleting")
+    shelved = compute_shelved(server)
+    if shelved is not None:
+        return shelved
     if server.move in TASK_OF_MOVE:
         # A guest that moves is off, or nowhere to be seen, for a part of the way.
         return STATE_OF_POWER[server.power], TASK_OF_MOVE[server.move]
@@ -164,7 +199,26 @@ def _vm_and_task(server) -> tuple[str, str | None]:
     if server.rescue_image_id is not None:
         return "rescued", None
     task = _find_task(server, seen)
+    if task == "powering-on" and server.operation == "restore":
+        return "soft-delete", "restoring"
+    if task is None and seen == "active" and is_password_due(server):
+        return "active", "updating_password"
     return "active" if task in ("rebooting", "rebooting_hard") else seen, task
+
+
+def compute_shelved(server) -> tuple[str, str | None] | None:
+    """(vm_state, task_state) of a server that is shelved, on its way there or on its way back; None of any other."""
+    if server.shelved_at is None:
+        return None if server.shelve is None else (STATE_OF_POWER[server.power], server.image_task or "shelving")
+    vm_state = "shelved" if server.offloaded_at is None else "shelved_offloaded"
+    if server.shelve is None:
+        return vm_state, "unshelving"
+    return vm_state, "shelving_offloading" if server.shelve == "offloaded" and server.host_id is not None else None
+
+
+def is_password_due(server) -> bool:
+    """Whether a new password is wanted in the guest, and its host has not said how that went."""
+    return (server.password_wanted or 0) > (server.observed_password_done or 0)
 
 
 def _see(server) -> str:
@@ -205,12 +259,16 @@ def has_converged(server) -> bool:
     """Whether the host was seen to have done all that is wanted of the server."""
     if server.deleted_at is not None:
         return server.gone_at is not None
+    if server.shelve is not None:
+        return server.shelved_at is not None and (server.shelve == "shelved" or server.host_id is None)
     if server.rebuild_wanted > server.observed_rebuild_done:
         return False
     if server.rescue_image_id != server.observed_rescue:
         return False
     if server.power == "off":
         return server.observed_state in ("shutoff", "crashed")
+    if is_password_due(server):
+        return False
     return (
         _see(server) == SEEN_AS.get(server.observed_state) == STATE_OF_POWER[server.power]
         and server.reboot_wanted <= server.observed_reboot_done

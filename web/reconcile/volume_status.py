@@ -30,7 +30,7 @@ def compute_volume_status(volume, attachments: Iterable = ()) -> str:
         return "detaching"
     if any(_is_connected(one) for one in attachments):
         return "in-use"
-    if all(one.server_id is None and not one.wanted for one in attachments):
+    if not any(one.wanted for one in attachments):
         return "reserved"
     return "attaching"
 

@@ -17,8 +17,9 @@ from ...models import Flavor, Image, Snapshot, Volume, VolumeType
 from ...models.hardware import read_devices
 from ...volume_attachments import create_volume, reserve_attachment
 from .local_disks import read_blank
-from .server_requests import invalid, read_image
+from .server_requests import check_memory, invalid, read_image
 from .server_volumes import choose_device, find_usable_volume
+from .volume_images import merge, read_mapping
 
 NO_ROOT = (
     "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is "
@@ -52,6 +53,8 @@ class BlockDevices:
     image: Image | None
     volumes: list[WantedVolume]
     blanks: list[dict] = field(default_factory=list)
+    root_tag: str | None = None  # of the local root disk
+    mapped: Image | None = None  # without bytes: its mapping is among ``volumes``
 
 
 def read_block_devices(ctx: Context, body: dict, flavor: Flavor, count: int) -> BlockDevices:
@@ -59,8 +62,14 @@ def read_block_devices(ctx: Context, body: dict, flavor: Flavor, count: int) -> 
     if body.get("block_device_mapping"):
         raise invalid("block_device_mapping", body["block_device_mapping"], "Use block_device_mapping_v2.")
     reference = body.get("imageRef") or None
-    local, volumes, blanks = reference, [], []
-    for index, entry in enumerate(body.get("block_device_mapping_v2") or []):
+    given, mapped = body.get("block_device_mapping_v2") or [], None
+    if reference:
+        mapped, entries = read_mapping(ctx, reference)
+        if mapped is not None:
+            check_memory(mapped, flavor)
+            reference, given = None, merge(entries, given)
+    local, volumes, blanks, root_tag = reference, [], [], None
+    for index, entry in enumerate(given):
         where = f"block_device_mapping_v2/{index}"
         unknown = sorted(set(entry) - KEYS)
         if unknown:
@@ -68,7 +77,7 @@ def read_block_devices(ctx: Context, body: dict, flavor: Flavor, count: int) -> 
         kinds = (entry.get("source_type"), entry.get("destination_type") or _guess_destination(entry))
         root = str(entry.get("boot_index")) == "0"
         if kinds == ("image", "local"):
-            local = _read_local(entry, where, root, reference)
+            local, root_tag = _read_local(entry, where, root, reference), entry.get("tag")
         elif kinds in (("volume", "volume"), ("image", "volume"), ("snapshot", "volume"), ("blank", "volume")):
             volumes.append(_read_volume(ctx, entry, where, root, kinds[0], flavor, count))
         elif kinds == ("blank", "local"):
@@ -79,11 +88,11 @@ def read_block_devices(ctx: Context, body: dict, flavor: Flavor, count: int) -> 
     if len(roots) > 1 or bool(roots) == bool(local):
         # An image named beside its own copy on a volume says the same thing twice.
         if len(roots) == 1 and roots[0].image is not None and roots[0].image.id == reference:
-            return BlockDevices(None, volumes, blanks)
-        if not reference and not body.get("block_device_mapping_v2"):
+            return BlockDevices(None, volumes, blanks, mapped=mapped)
+        if not reference and not given and mapped is None:
             raise BadRequest("Invalid imageRef provided: an image, or a volume to boot from, is needed.")
         raise BadRequest(NO_ROOT)
-    return BlockDevices(read_image(ctx, local, flavor) if local else None, volumes, blanks)
+    return BlockDevices(read_image(ctx, local, flavor) if local else None, volumes, blanks, root_tag, mapped)
 
 
 def _guess_destination(entry: dict) -> str:

@@ -23,8 +23,8 @@ MOST = 16
 
 
 def read_blank(entry: dict, where: str) -> dict:
-    """{swap, size, format, device_name, disk_bus, where} of one entry; size None is the flavor's."""
-    for name in ("uuid", "tag", "volume_type"):
+    """{swap, size, format, device_name, disk_bus, tag, where} of one entry; size None is the flavor's."""
+    for name in ("uuid", "volume_type"):
         if entry.get(name) is not None:
             raise invalid(f"{where}/{name}", entry[name], "A blank local disk has none.")
     if str(entry.get("boot_index")) not in ("None", "-1", ""):
@@ -48,6 +48,7 @@ def read_blank(entry: dict, where: str) -> dict:
         "format": name,
         "device_name": entry.get("device_name"),
         "disk_bus": entry.get("disk_bus"),
+        "tag": entry.get("tag"),
         "where": where,
     }
 
@@ -73,6 +74,15 @@ def choose_local_disks(blanks: list[dict], flavor) -> dict:
         return {}
     total = sum(one["gb"] for one in ephemeral) + math.ceil(swap_mb / 1024)
     return {"ephemeral": ephemeral, "swap_mb": swap_mb, "gb": total}
+
+
+def choose_tags(blanks: list[dict], root_tag: str | None) -> dict:
+    """{"tags": {"root", "ephemeral0" …, "swap": tag}} of a server's own disks; nothing where none has one."""
+    ephemeral = [one for one in blanks if not one["swap"]]
+    tags = {"root": root_tag, **{f"ephemeral{number}": one["tag"] for number, one in enumerate(ephemeral)}}
+    tags["swap"] = next((one["tag"] for one in blanks if one["swap"]), None)
+    tags = {name: tag for name, tag in tags.items() if tag}
+    return {"tags": tags} if tags else {}
 
 
 def check_places(blanks: list[dict], devices: dict[str, str], disk_bus: str) -> None:

@@ -13,7 +13,7 @@ from ...models import DefaultQuota
 from ...policy import ADMIN, rule
 from ...routes import Route
 from .quota_sets import FIELDS as QUOTA_FIELDS
-from .quota_sets import INJECTED, NETWORK_NAMES, PLAIN, RESOURCES, read_defaults
+from .quota_sets import INJECTED, NETWORK_NAMES, PLAIN, RESOURCES, read_defaults, view
 
 GROUPS = ("server_groups", "server_group_members")
 FIELDS = {
@@ -44,10 +44,6 @@ def update(ctx: Context, name: str) -> dict:
         ctx.session.merge(DefaultQuota(resource=RESOURCES[key], limit=limit))
     ctx.session.flush()
     return read_defaults(ctx)
-
-
-def view(ctx: Context, quotas: dict) -> dict:
-    return quotas
 
 
 PATH = "/os-quota-class-sets/{name}"

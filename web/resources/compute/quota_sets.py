@@ -160,7 +160,8 @@ def delete(ctx: Context, project_id: str) -> Reply:
 
 
 def view(ctx: Context, quotas: dict) -> dict:
-    return quotas
+    """``networks`` may be set (until 2.35), but is shown by the network service alone, as in the reference."""
+    return {name: limit for name, limit in quotas.items() if name != "networks"}
 
 
 SHOW = rule("compute:quota_sets:show", READER)

@@ -7,7 +7,7 @@ Next room: `web/neighbours.py`.
 from __future__ import annotations
 
 from ...errors import BadRequest
-from ...fields import UUID, field, nullable, text, whole
+from ...fields import UUID, as_bool, field, nullable, text, whole
 from ...http import Context
 from ...neighbours import ask
 from ...policy import MEMBER, READER, rule
@@ -27,7 +27,9 @@ GROUPS, GROUP = "/security-groups", "/security-groups/{group_id}"
 
 
 def index(ctx: Context) -> list[dict]:
-    return ask(ctx, "network", "GET", GROUPS, query=[("project_id", ctx.project_id)])
+    """The project's; an admin who says ``all_tenants`` sees those of all."""
+    everywhere = ctx.is_admin and "all_tenants" in ctx.query and as_bool(ctx.query["all_tenants"] or "true")
+    return ask(ctx, "network", "GET", GROUPS, query=[] if everywhere else [("project_id", ctx.project_id)])
 
 
 def show(ctx: Context, group_id: str) -> dict:

@@ -1,4 +1,4 @@
-"""What `POST /servers/{id}/action` asks for, as wanted state: power, pause, suspension, reboots, locks, deletion.
+"""What `POST /servers/{id}/action` asks for, as wanted state: power, pause, suspension, reboots, locks.
 
 A verb the hosts do not realise is no action here, so that its 400 is honest. Source: Compute API
 reference, "Servers - run an action". Next rooms: `server_rescues.py`, `server_states.py`,
@@ -12,7 +12,6 @@ from ...http import Context
 from ...policy import MEMBER, rule
 from ...routes import Route
 from .server_rows import begin_operation, check_placed, find_server, find_server_to_change, mark_changed, record_action
-from .servers import delete_server
 
 LOCK_FIELDS = {"locked_reason": field({**text(255, 1), "format": "printable"}, since("2.73"))}
 REBOOT_FIELDS = {"type": field(one_of("HARD", "Hard", "hard", "SOFT", "Soft", "soft"), required=True)}
@@ -101,11 +100,6 @@ def unlock(ctx: Context, server_id: str) -> None:
     mark_changed(ctx, server, on_host=False)
 
 
-def force_delete(ctx: Context, server_id: str) -> None:
-    """The same as a deletion: there is no reclaim interval to skip."""
-    delete_server(ctx, server_id)
-
-
 PATH = "/servers/{server_id}/action"
 ROUTES = [
     Route("POST", PATH, rule("compute:servers:start", MEMBER), None, start, None, 202, action="os-start"),
@@ -117,7 +111,4 @@ ROUTES = [
     Route("POST", PATH, rule("compute:servers:resume", MEMBER), None, resume, None, 202, action="resume"),
     Route("POST", PATH, rule("compute:servers:lock", MEMBER), LOCK_FIELDS, lock, None, 202, action="lock"),
     Route("POST", PATH, rule("compute:servers:unlock", MEMBER), None, unlock, None, 202, action="unlock"),
-    Route(
-        "POST", PATH, rule("compute:servers:force_delete", MEMBER), None, force_delete, None, 202, action="forceDelete"
-    ),
 ]

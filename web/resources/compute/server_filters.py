@@ -1,8 +1,7 @@
 """The filters of a list of servers, as conditions on rows.
 
-Source: Compute API reference, "List Servers". Patterns (name, ip …) are the part of regular
-expressions that SQL's LIKE can say, so that no user's pattern can keep a database busy: ``^`` and ``$``
-at the ends, ``.`` for any character, ``.*`` for any text; everything else means itself. Reads nothing.
+Source: Compute API reference, "List Servers". Patterns (name, ip …) are regular expressions (`web/models/patterns.py`).
+Reads nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from ...errors import BadRequest, Forbidden
 from ...fields import FALSE, TRUE, as_bool
 from ...http import Context
 from ...models import Address, FloatingIP, Host, Port, Server
+from ...models.patterns import build_match, check_pattern
 from ...policy import rule
 from ...versions import Version, parse_version
 
@@ -86,27 +86,12 @@ def refuse(name: str, value: str, reason: str) -> BadRequest:
     return BadRequest(f"Invalid input for query parameter {name}. Value: {value[:200]!r}. {reason}")
 
 
-def build_like(pattern: str) -> str:
-    """The LIKE pattern (escape ``\\``) of the part of regular expressions that the file's docstring names."""
-    start, end = pattern.startswith("^"), pattern.endswith("$") and not pattern.endswith("\\$")
-    body = pattern[1 if start else 0 : len(pattern) - 1 if end else None]
-    parts, index = [], 0
-    while index < len(body):
-        char = body[index]
-        if body.startswith(".*", index):
-            parts.append("%")
-            index += 2
-            continue
-        if char == "\\" and index + 1 < len(body):
-            index += 1
-            char = body[index]
-        elif char == ".":
-            parts.append("_")
-            index += 1
-            continue
-        parts.append("\\" + char if char in "%_\\" else char)
-        index += 1
-    return ("" if start else "%") + "".join(parts) + ("" if end else "%")
+def read_pattern(name: str, value: str) -> str:
+    """A regular expression; BadRequest naming the parameter where it is none."""
+    reason = check_pattern(value)
+    if reason is not None:
+        raise refuse(name, value, reason)
+    return value
 
 
 def parse_time(name: str, value: str) -> datetime:
@@ -151,19 +136,19 @@ def _is_time(column) -> Callable:
 
 
 def _like(column) -> Callable:
-    return lambda name, value: column.ilike(build_like(value), escape="\\")
+    return lambda name, value: build_match(column, read_pattern(name, value))
 
 
 def _has_address(version: int) -> Callable:
     def build(name: str, value: str):
         """A fixed or floating address that matches; IPv6 ones are told by their colons."""
-        pattern = build_like(value)
+        pattern = read_pattern(name, value)
         fixed = select(Port.device_id).join(Address, Address.port_id == Port.id)
         floating = select(Port.device_id).join(FloatingIP, FloatingIP.port_id == Port.id)
         kind = Address.address.like("%:%") if version == 6 else Address.address.not_like("%:%")
-        found = [Server.id.in_(fixed.where(Address.address.ilike(pattern, escape="\\"), kind))]
+        found = [Server.id.in_(fixed.where(build_match(Address.address, pattern), kind))]
         if version == 4:
-            found.append(Server.id.in_(floating.where(FloatingIP.address.ilike(pattern, escape="\\"))))
+            found.append(Server.id.in_(floating.where(build_match(FloatingIP.address, pattern))))
         return or_(*found)
 
     return build
@@ -240,7 +225,6 @@ EMPTY = [
     "root_device_name",
     "block_device_mapping",
     "services",
-    "soft_deleted",
     "cell_name",
     "disable_terminate",
     "ephemeral_gb",
@@ -249,7 +233,16 @@ EMPTY = [
     "root_gb",
     "vcpus",
 ]
-SPECIAL = ("status", "changes-since", "changes-before", "deleted", "all_tenants", "project_id", "tenant_id")
+SPECIAL = (
+    "status",
+    "soft_deleted",
+    "changes-since",
+    "changes-before",
+    "deleted",
+    "all_tenants",
+    "project_id",
+    "tenant_id",
+)
 
 
 def build_sort_query(query, version: Version):
@@ -302,9 +295,9 @@ def _build_scope(ctx: Context) -> list:
     named = query.get("project_id") or query.get("tenant_id")
     if all_projects and not ctx.allows(ALL_PROJECTS):
         raise Forbidden(f"Policy doesn't allow {ALL_PROJECTS} to be performed.")
-    if named and ctx.allows(ALL_PROJECTS):
-        return [Server.project_id == named]
-    return [] if all_projects else [Server.project_id == ctx.token.project_id]
+    if not all_projects:
+        return [Server.project_id == ctx.token.project_id]  # as in the reference, whatever project is named beside
+    return [Server.project_id == named] if named else []
 
 
 def _build_status(ctx: Context, version: Version) -> list:
@@ -335,7 +328,22 @@ def _build_times(ctx: Context, version: Version, everything: bool) -> list:
     deleted = query.get("deleted") if everything else None
     wants_deleted = deleted is not None and (deleted == "" or _parse_bool("deleted", deleted))
     if wants_deleted or "DELETED" in [value.upper() for value in query.getlist("status")]:
-        conditions.append(Server.gone_at.is_not(None))
+        # As the reference has it: what can be restored is deleted, too, unless soft_deleted says otherwise.
+        kept = _wants_soft_deleted(ctx, everything, True)
+        gone = Server.gone_at.is_not(None)
+        conditions.append(or_(gone, Server.vm_state == "soft-delete") if kept else gone)
     elif deleted is not None or (since is None and before is None):
         conditions.append(Server.gone_at.is_(None))
+        if not _wants_soft_deleted(ctx, everything, False):
+            conditions.append(Server.vm_state != "soft-delete")
     return conditions
+
+
+def _wants_soft_deleted(ctx: Context, everything: bool, default: bool) -> bool:
+    """Whether servers that can still be restored are listed: where somebody who may see deleted ones says so."""
+    if not everything:
+        return False
+    if "SOFT_DELETED" in [value.upper() for value in ctx.query.getlist("status")]:
+        return True
+    given = ctx.query.get("soft_deleted")
+    return default if given is None else given == "" or _parse_bool("soft_deleted", given)

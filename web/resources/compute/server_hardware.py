@@ -23,8 +23,9 @@ from ...models.hardware import (
     find_unsupported,
     is_iso,
 )
-from .local_disks import check_places, choose_local_disks
+from .local_disks import check_places, choose_local_disks, choose_tags
 from .server_requests import invalid
+from .volume_images import MAPPING, MARK
 
 PASSWORD_LETTERS = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
 PASSWORD_LENGTH = 12
@@ -42,7 +43,8 @@ def read_properties(ctx: Context, devices) -> dict:
     volume = root.volume or ctx.session.get(Volume, root.snapshot.volume_id)
     kept = dict(volume.image_metadata or {}) if volume is not None else {}
     kept.pop("disk_format", None)  # of the image that it was once copied from
-    return kept
+    own = devices.mapped.properties if devices.mapped is not None else {}
+    return {**kept, **{name: value for name, value in own.items() if name not in (MAPPING, MARK)}}
 
 
 def check_hardware(properties: dict, specs: dict) -> None:
@@ -56,7 +58,7 @@ def read_made_of(ctx: Context, body: dict, flavor, devices) -> dict:
     """Columns of the new servers: image_properties, disks, config_drive, injected."""
     properties = read_properties(ctx, devices)
     check_hardware(properties, flavor.extra_specs)
-    disks = choose_local_disks(devices.blanks, flavor)
+    disks = {**choose_local_disks(devices.blanks, flavor), **choose_tags(devices.blanks, devices.root_tag)}
     given = body.get("config_drive")
     drive = given in TRUE or str(properties.get("img_config_drive")).strip().lower() == "mandatory"
     hardware = build_hardware(properties, flavor.extra_specs)
@@ -78,7 +80,7 @@ def read_remade_of(ctx: Context, body: dict, server, image) -> dict:
     injected = dict(server.injected)
     given = _read_injected(ctx, body, drive)
     for name, field in (("files", "personality"), ("admin_pass", "adminPass")):
-        if body.get(field):
+        if body.get(field) and drive:
             injected[name] = given[name]
     return {"image_properties": properties, "injected": injected}
 

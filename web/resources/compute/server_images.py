@@ -1,7 +1,7 @@
 """Images and backups of servers: an image without bytes at once, which the server's host then makes of its disk.
 
 Source: Compute API reference, "Create Image (createImage Action)" and "Create Server Back Up (createBackup Action)".
-A guest whose root disk is a volume is refused: no snapshots of its volumes are taken by the way. Next rooms:
+Of a guest whose root disk is a volume it is snapshots of its volumes (`volume_images.py`). Next rooms:
 `web/server_images.py`, `web/reconcile/status.py`.
 """
 
@@ -13,12 +13,13 @@ from ...errors import BadRequest
 from ...fields import METADATA, NAME, field, text, whole
 from ...http import Context
 from ...image_quotas import check_image_quota
-from ...models import Image, Server, VolumeAttachment, new_uuid
+from ...models import Image, Server, Volume, VolumeAttachment, new_uuid
 from ...policy import MEMBER, rule
 from ...routes import Reply, Route
 from ...server_images import begin_server_image
 from .server_requests import check_metadata, invalid
 from .server_rows import check_placed, find_server, find_server_to_change, mark_changed, record_action
+from .volume_images import NOT_PROPERTIES, TASK, build_image, check_allowed_of_volumes, take_snapshots
 
 IMAGE_FIELDS = {"name": field(NAME, required=True), "metadata": field(METADATA)}
 BACKUP_FIELDS = {
@@ -52,10 +53,7 @@ def create_image(ctx: Context, server_id: str) -> str:
     """The id of an image that will be active once the host has sent the guest's disk."""
     server = _find(ctx, server_id, "create_image")
     if is_volume_backed(ctx, server):
-        raise BadRequest(
-            f"Instance {server.id} is volume-backed: snapshots of its volumes are not made an image here. "
-            "Use the Volume API to take them."
-        )
+        return _create_of_volumes(ctx, server)
     return _begin(ctx, server, "createImage", {"image_type": "snapshot"})
 
 
@@ -79,40 +77,79 @@ def create_backup_counted(ctx: Context, server_id: str) -> str:
     return create_backup(ctx, server_id)
 
 
+def _create_of_volumes(ctx: Context, server: Server) -> str:
+    """The id of an image without bytes, of snapshots of the server's volumes."""
+    check_allowed_of_volumes(ctx)
+    check_placed(server)
+    kept = {name: value for name, value in (server.image_properties or {}).items() if name not in NOT_PROPERTIES}
+    base = _read_root_metadata(ctx, server)
+    given, marks = ctx.body.get("metadata", {}), {"image_type": "snapshot"}
+    properties = _build_properties(ctx, server, kept, str(base.get("image_id", "")), ctx.project_id, given, marks)
+    mapping = take_snapshots(ctx, server, ctx.body["name"])
+    image = build_image(ctx, ctx.body["name"], properties, mapping, str(base.get("min_ram") or 0))
+    ctx.session.add(image)
+    server.image_task = TASK
+    record_action(ctx, server, "createImage")
+    mark_changed(ctx, server)
+    return image.id
+
+
 def _begin(ctx: Context, server: Server, action: str, marks: dict, backup_type=None, rotation=None) -> str:
     check_placed(server)
+    image = build_image_of(ctx, server, ctx.body["name"], ctx.project_id, ctx.body.get("metadata", {}), marks)
+    begin_server_image(ctx.session, server, image, backup_type, rotation)
+    record_action(ctx, server, action)
+    mark_changed(ctx, server)
+    return image.id
+
+
+def build_image_of(ctx: Context, server: Server, name: str, project_id: str, given: dict, marks: dict) -> Image:
+    """The row of an image that is to be made of the server's disk; without bytes."""
     base = ctx.session.get(Image, server.image_id) if server.image_id else None
-    given = ctx.body.get("metadata", {})
+    inherited, base_id = base.properties if base else {}, server.image_id or ""
+    return Image(
+        id=new_uuid(),
+        project_id=project_id,
+        name=name,
+        visibility="private",
+        disk_format="qcow2",
+        container_format="bare",
+        min_disk=max(base.min_disk if base else 0, server.flavor["disk_gb"]),
+        min_ram=base.min_ram if base else 0,
+        properties=_build_properties(ctx, server, inherited, base_id, project_id, given, marks),
+    )
+
+
+def _read_root_metadata(ctx: Context, server: Server) -> dict:
+    """What the server's root volume has from the image that it was once copied from."""
+    found = (
+        select(Volume.image_metadata)
+        .join(VolumeAttachment, VolumeAttachment.volume_id == Volume.id)
+        .where(VolumeAttachment.server_id == server.id, VolumeAttachment.boot_index == 0)
+    )
+    return ctx.session.scalar(found.limit(1)) or {}
+
+
+def _build_properties(
+    ctx: Context, server: Server, base: dict, base_id: str, project_id: str, given: dict, marks: dict
+) -> dict:
+    """The properties of the new image: its base's, then those that were ``given``, then what it is of."""
     for name in given:
         if name in ATTRIBUTES or name.startswith("os_glance_"):
             raise invalid("metadata", name, "An image has an attribute of this name.")
-    inherited = {name: value for name, value in (base.properties if base else {}).items() if name not in NOT_INHERITED}
+    inherited = {name: value for name, value in base.items() if name not in NOT_INHERITED}
     own = {
         "instance_uuid": server.id,
-        "base_image_ref": server.image_id or "",
+        "base_image_ref": base_id,
         "image_location": "snapshot",
-        "owner_id": ctx.project_id,
+        "owner_id": project_id,
         "user_id": ctx.token.user_id,
         **marks,
     }
     properties = {**inherited, **given, **own}
     if len(properties) > MOST_PROPERTIES:
         raise invalid("metadata", len(given), f"An image has at most {MOST_PROPERTIES} properties.")
-    image = Image(
-        id=new_uuid(),
-        project_id=ctx.project_id,
-        name=ctx.body["name"],
-        visibility="private",
-        disk_format="qcow2",
-        container_format="bare",
-        min_disk=max(base.min_disk if base else 0, server.flavor["disk_gb"]),
-        min_ram=base.min_ram if base else 0,
-        properties=properties,
-    )
-    begin_server_image(ctx.session, server, image, backup_type, rotation)
-    record_action(ctx, server, action)
-    mark_changed(ctx, server)
-    return image.id
+    return properties
 
 
 def view_id(ctx: Context, image_id: str) -> dict:

@@ -20,12 +20,12 @@ from ...policy import MEMBER, READER, rule
 from ...reconcile.status import check_allowed
 from ...router_legs import sync_router_legs
 from ...routes import Route
+from .device_tags import TAG, check_tag_free
 from .server_requests import Nic as WantedNic
 from .server_requests import choose_network, read_network, read_port
 from .server_rows import check_placed, find_server, find_server_to_change, mark_changed, record_action
 from .server_views import Nic, read_nics
 
-TAG = {"type": "string", "minLength": 1, "maxLength": 60, "pattern": "^[^,/]*$"}
 FIXED_IP = mapping({"ip_address": {"anyOf": [IPV4, IPV6]}}, required=("ip_address",))
 FIELDS = {
     "port_id": field(nullable(UUID)),
@@ -90,6 +90,7 @@ def attach(ctx: Context, server_id: str, nic: WantedNic, tag: str | None, action
     ctx.session.execute(select(Network.id).where(Network.id == nic.network.id).with_for_update())
     server = find_server_to_change(ctx, server_id, "attach_interface")
     check_placed(server)
+    check_tag_free(ctx, server, tag)
     last = ctx.session.scalar(select(func.max(Port.device_index)).where(Port.device_id == server.id))
     owner = COMPUTE + ctx.session.get(Host, server.host_id).zone
     used = {

@@ -140,6 +140,7 @@ def resize(ctx: Context, server_id: str) -> None:
     }
     _check_made_of(server, flavor)
     dest = _choose(ctx, server, Wish(same_host=True), values)
+    server.disk_config = ctx.body.get("OS-DCF:diskConfig", server.disk_config)
     record_action(ctx, server, "resize")
     begin_move(ctx, server, "resize", dest, flavor_id=flavor.id, flavor=values)
 

@@ -35,7 +35,15 @@ from ...policy import MEMBER, rule
 from ...routes import Reply, Route
 from .server_hardware import choose_password, read_remade_of
 from .server_images import is_volume_backed
-from .server_requests import check_metadata, check_unsupported, check_user_data, invalid, read_image, read_key
+from .server_requests import (
+    check_metadata,
+    check_unsupported,
+    check_user_data,
+    invalid,
+    normalize_address,
+    read_image,
+    read_key,
+)
 from .server_rows import begin_operation, check_placed, find_server_to_change, mark_changed, record_action
 from .server_views import VIEW_FIELDS, Shown, read_shown, view_updated
 from .servers import FQDN, HOSTNAME
@@ -74,7 +82,7 @@ def rebuild(ctx: Context, server_id: str) -> Reply:
     _apply_fields(ctx, server)
     for column, value in read_remade_of(ctx, body, server, image).items():
         setattr(server, column, value)
-    server.image_id = image.id
+    server.image_id, server.disk_image_id = image.id, None
     server.rescue_image_id = None
     server.rebuild_wanted += 1
     begin_operation(ctx, server, "rebuild")
@@ -89,12 +97,13 @@ def rebuild(ctx: Context, server_id: str) -> Reply:
 def _apply_fields(ctx: Context, server: Server) -> None:
     """What is said of the server itself; what is not said stays."""
     body = ctx.body
-    for name, column in (
-        ("name", "name"), ("description", "description"), ("hostname", "hostname"), ("accessIPv4", "access_ipv4"),
-        ("accessIPv6", "access_ipv6"),
-    ):  # fmt: skip
+    for name in ("name", "description", "hostname"):
         if name in body:
-            setattr(server, column, body[name])
+            setattr(server, name, body[name])
+    server.disk_config = body.get("OS-DCF:diskConfig", server.disk_config)
+    for name, column in (("accessIPv4", "access_ipv4"), ("accessIPv6", "access_ipv6")):
+        if name in body:
+            setattr(server, column, normalize_address(body[name]))
     if "metadata" in body:
         server.metadata_ = check_metadata(ctx, body["metadata"])
     if "user_data" in body:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -31,12 +32,18 @@ from ...models import (
     Subnet,
 )
 from ...models.quotas import read_limit_of_user
+from ...neighbours import ask
 from ...policy import rule
 
 FORCE_HOST = rule("compute:servers:create:forced_host", "role:admin")
 GIB = 1 << 30
 MIB = 1 << 20
 RUNNABLE = ("raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "ami", "iso")
+
+
+def normalize_address(text: str | None) -> str | None:
+    """An IP address as it is shown; None where there is none."""
+    return str(ipaddress.ip_address(text)) if text else None
 
 
 @dataclass
@@ -46,6 +53,7 @@ class Nic:
     network: Network
     port: Port | None = None
     fixed_ip: str | None = None
+    tag: str | None = None
 
 
 def invalid(name: str, value: object, reason: str) -> BadRequest:
@@ -72,8 +80,8 @@ def read_flavor(ctx: Context, flavor_ref: object) -> Flavor:
     return flavor
 
 
-def read_image(ctx: Context, image_id: str, flavor: Flavor, on_volume: bool = False) -> Image:
-    """The image to boot: active, the project's to see, and not too large for the flavor's own disk."""
+def find_image(ctx: Context, image_id: str) -> Image:
+    """The image that the project may see, and that is active; BadRequest where there is none."""
     image = ctx.session.get(Image, image_id)
     seen = image is not None and image.deleted_at is None and image.status != "deleted"
     if seen and not ctx.is_admin and image.project_id != ctx.project_id:
@@ -84,13 +92,15 @@ def read_image(ctx: Context, image_id: str, flavor: Flavor, on_volume: bool = Fa
         raise BadRequest(f"Invalid imageRef: Can not find requested image {image_id}")
     if image.status != "active":
         raise BadRequest(f"Invalid imageRef: Image {image_id} is not active; it is {image.status}.")
+    return image
+
+
+def read_image(ctx: Context, image_id: str, flavor: Flavor, on_volume: bool = False) -> Image:
+    """The image to boot: active, the project's to see, and not too large for the flavor's own disk."""
+    image = find_image(ctx, image_id)
     if image.disk_format not in RUNNABLE:
         raise BadRequest(f"Invalid imageRef: Image {image_id} is unacceptable: no disk in {image.disk_format}.")
-    if flavor.ram_mb < image.min_ram:
-        raise BadRequest(
-            f"Flavor's memory is too small for requested image. Flavor memory is {flavor.ram_mb} MB, "
-            f"image needs {image.min_ram} MB."
-        )
+    check_memory(image, flavor)
     if flavor.disk_gb and not on_volume:
         # An ISO is not copied onto the disk.
         copied = 0 if image.disk_format == "iso" else image.virtual_size or image.size or 0
@@ -101,6 +111,15 @@ def read_image(ctx: Context, image_id: str, flavor: Flavor, on_volume: bool = Fa
                 f"image is {needed} bytes."
             )
     return image
+
+
+def check_memory(image: Image, flavor: Flavor) -> None:
+    """BadRequest where the image needs more memory than the flavor has."""
+    if flavor.ram_mb < image.min_ram:
+        raise BadRequest(
+            f"Flavor's memory is too small for requested image. Flavor memory is {flavor.ram_mb} MB, "
+            f"image needs {image.min_ram} MB."
+        )
 
 
 def read_key(ctx: Context, name: str | None) -> Keypair | None:
@@ -197,6 +216,7 @@ def read_nics(ctx: Context, wanted: object, count: int) -> list[Nic]:
             if entry.get("fixed_ip"):
                 raise BadRequest(f"Invalid input for {where}/fixed_ip: a port has its addresses already.")
             nics.append(read_port(ctx, entry["port"], [nic.port.id for nic in nics if nic.port]))
+            nics[-1].tag = entry.get("tag")
             continue
         if not entry.get("uuid"):
             raise BadRequest(f"Invalid input for {where}: a uuid (of a network) or a port is needed.")
@@ -206,12 +226,12 @@ def read_nics(ctx: Context, wanted: object, count: int) -> list[Nic]:
         network = read_network(ctx, entry["uuid"])
         if fixed_ip:
             _check_free(ctx, network, fixed_ip)
-        nics.append(Nic(network, fixed_ip=fixed_ip))
+        nics.append(Nic(network, fixed_ip=fixed_ip, tag=entry.get("tag")))
     return nics
 
 
 def choose_network(ctx: Context, must: bool) -> list[Nic]:
-    """The only network that the project has or shares; several are a Conflict."""
+    """The only network that the project has or shares, several are a Conflict; with ``must`` one is made."""
     found = ctx.session.scalars(
         select(Network)
         .where(
@@ -224,8 +244,16 @@ def choose_network(ctx: Context, must: bool) -> list[Nic]:
     if len(found) > 1:
         raise Conflict("Multiple possible networks found, use a Network ID to be more specific.")
     if not found and must:
-        raise BadRequest("Invalid input for networks: 'auto' needs a network of the project with a subnet; make one.")
+        found = [_make_network(ctx)]
     return [Nic(network) for network in found]
+
+
+def _make_network(ctx: Context) -> Network:
+    try:
+        made = ask(ctx, "network", "GET", "/auto-allocated-topology/{project_id}", project_id=ctx.project_id)
+    except Conflict as refusal:
+        raise BadRequest(f"Unable to automatically allocate a network: {refusal.message}") from None
+    return ctx.session.get(Network, made["id"])
 
 
 def read_network(ctx: Context, network_id: str) -> Network:

@@ -75,8 +75,8 @@ def check_unlocked(ctx: Context, server: Server) -> None:
 
 
 def check_placed(server: Server) -> None:
-    """Conflict where no host was ever found for the server."""
-    if server.host_id is None:
+    """Conflict where no host was ever found for the server: one that is on none since it was shelved had one."""
+    if server.host_id is None and server.offloaded_at is None:
         raise Conflict(f"Instance {server.id} is not ready: no host was found for it")
 
 

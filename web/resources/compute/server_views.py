@@ -278,7 +278,7 @@ def view_basic(ctx: Context, shown: Shown) -> dict:
         "accessIPv4": server.access_ipv4 or "",
         "accessIPv6": server.access_ipv6 or "",
         "links": build_links(ctx, "servers", server.id),
-        "OS-DCF:diskConfig": "MANUAL",
+        "OS-DCF:diskConfig": server.disk_config,
         "locked": server.locked,
         "locked_reason": server.locked_reason if server.locked else None,
         "description": server.description,
@@ -341,4 +341,10 @@ def view_detailed(ctx: Context, shown: Shown) -> dict:
 
 
 def view_updated(ctx: Context, shown: Shown) -> dict:
-    return view_basic(ctx, shown) if ctx.version < (2, 75) else view_shown(ctx, shown)
+    """Until 2.74 less than showing one, also of each address."""
+    if ctx.version >= (2, 75):
+        return view_shown(ctx, shown)
+    view = view_basic(ctx, shown)
+    for addresses in view["addresses"].values():
+        addresses[:] = [{name: address[name] for name in ("version", "addr")} for address in addresses]
+    return view

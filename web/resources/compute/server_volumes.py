@@ -17,11 +17,12 @@ from ...http import Context
 from ...models import Host, Server, Volume, VolumeAttachment, touch
 from ...models.hardware import read_devices
 from ...policy import MEMBER, READER, rule
+from ...reconcile.status import SHELVED
 from ...routes import Route
 from ...volume_attachments import request_detach, reserve_attachment
+from .device_tags import TAG, check_tag_free
 from .server_rows import check_placed, find_server, find_server_to_change, mark_changed, record_action
 
-TAG = {"type": "string", "minLength": 1, "maxLength": 60, "pattern": "^[^,/]*$"}
 FIELDS = {
     "volumeId": field(UUID, required=True),
     "device": field(nullable({"type": "string", "pattern": r"^(/dev/)?[a-z]{2,3}[a-z0-9]{0,3}\Z"})),
@@ -66,6 +67,11 @@ def find_usable_volume(ctx: Context, volume_id: str) -> Volume:
     seen = volume is not None and volume.gone_at is None
     if not seen or (volume.project_id != ctx.token.project_id and not ctx.is_admin):
         raise NotFound(f"Volume {volume_id} could not be found.")
+    return hold_volume(ctx, volume)
+
+
+def hold_volume(ctx: Context, volume: Volume) -> Volume:
+    """The volume, its row held until the transaction ends."""
     if not ctx.database.is_sqlite:
         if volume.host_id is not None:
             ctx.session.execute(select(Host.id).where(Host.id == volume.host_id).with_for_update())
@@ -92,11 +98,13 @@ def create(ctx: Context, server_id: str) -> VolumeAttachment:
     """The volume is wanted in the guest: its storage host opens a target, then its own host plugs it in."""
     body = ctx.body
     server = find_server_to_change(ctx, server_id, "attach_volume")
+    _check_shelved(ctx, server, "attach_volume")
     check_placed(server)
     volume = find_usable_volume(ctx, body["volumeId"])
     held = read_server_attachments(ctx, server)
     if any(one.volume_id == volume.id for one in held):
         raise BadRequest(f"Invalid volume: volume {volume.id} already attached to instance {server.id}")
+    check_tag_free(ctx, server, body.get("tag"))
     attachment = reserve_attachment(
         ctx.session,
         volume,
@@ -104,11 +112,18 @@ def create(ctx: Context, server_id: str) -> VolumeAttachment:
         device=choose_device(body.get("device"), {one.device for one in held} | set(read_devices(server).values())),
         delete_with_server=body.get("delete_on_termination") in TRUE,
         tag=body.get("tag"),
+        wanted=server.host_id is not None,  # of a server that is on no host it is reserved until it is unshelved
         request_id=ctx.request_id,
     )
-    record_action(ctx, server, "attach_volume")
+    record_action(ctx, server, "attach_volume", finished=server.host_id is None)
     mark_changed(ctx, server)
     return attachment
+
+
+def _check_shelved(ctx: Context, server: Server, action: str) -> None:
+    """Conflict before 2.20 while the server is shelved."""
+    if server.vm_state in SHELVED and ctx.version < (2, 20):
+        raise Conflict(f"Cannot '{action}' instance {server.id} while it is in vm_state {server.vm_state}")
 
 
 def update(ctx: Context, server_id: str, volume_id: str) -> None:
@@ -130,13 +145,14 @@ def update(ctx: Context, server_id: str, volume_id: str) -> None:
 def delete(ctx: Context, server_id: str, volume_id: str) -> None:
     """The volume is wanted no more; it is detaching until the guest has let go of it. Twice is once."""
     server = find_server_to_change(ctx, server_id, "detach_volume")
+    _check_shelved(ctx, server, "detach_volume")
     attachment = _find(ctx, server, volume_id)
     if attachment.boot_index == 0:
         raise BadRequest("Cannot detach a root device volume")
     find_usable_volume(ctx, volume_id)
     request_detach(ctx.session, attachment, ctx.request_id)
     touch(ctx.session, server.host_id, ctx.request_id)
-    record_action(ctx, server, "detach_volume")
+    record_action(ctx, server, "detach_volume", finished=server.host_id is None)
 
 
 def view(ctx: Context, attachment: VolumeAttachment) -> dict:

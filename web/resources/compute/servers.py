@@ -1,20 +1,18 @@
-"""Servers: list, show, create, update, delete. Writes what is wanted; the loop makes it so.
+"""Servers: list, show, create, update. Writes what is wanted; the loop makes it so.
 
 Source: Compute API reference, "Servers (servers)". What a request refers to is checked in
 `server_requests.py`, room is found in `placement.py`, views are in `server_views.py`, the actions in
-`server_actions.py`. Handlers see the newest form of a request.
+`server_actions.py`, deletion in `server_deletions.py`. Handlers see the newest form of a request.
 """
 
 from __future__ import annotations
 
 import secrets
 import string
-from datetime import timedelta
 
 from sqlalchemy import select
 
-from ...allocation import allocate_port, end_port_use
-from ...errors import BadRequest
+from ...allocation import allocate_port
 from ...fields import (
     BASE64,
     BOOL,
@@ -36,18 +34,18 @@ from ...fields import (
     whole,
 )
 from ...http import Context
-from ...models import Host, Network, Port, Server, ServerGroupMember, new_uuid, now, touch
+from ...models import Host, Network, Server, ServerGroupMember, new_uuid, now, touch
 from ...models.networks import COMPUTE
 from ...models.reach import touch_port
-from ...moves import follow_deletion
 from ...paging import Page, read_page
 from ...policy import MEMBER, READER, rule
 from ...reconcile.status import refresh_status
 from ...router_legs import sync_router_legs
 from ...routes import Reply, Route
 from ...scheduler import NoValidHost
-from ...server_images import fail_images_of_server
 from .block_devices import read_block_devices, store_volumes
+from .device_tags import TAG as DEVICE_TAG
+from .device_tags import check_tags
 from .placement import build_demand, check_server_quota, place
 from .scheduler_hints import OUTER, check_member_quota, read_hints
 from .server_filters import SORT_COLUMNS, build_conditions, build_sort_query
@@ -58,6 +56,7 @@ from .server_requests import (
     check_metadata,
     check_unsupported,
     invalid,
+    normalize_address,
     read_flavor,
     read_groups,
     read_key,
@@ -81,7 +80,7 @@ TAG = {"type": "string", "minLength": 1, "maxLength": 60, "pattern": "^[^,/]*$"}
 LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?"
 HOSTNAME = {"type": "string", "minLength": 2, "maxLength": 63, "pattern": rf"^{LABEL}\Z"}
 FQDN = {"type": "string", "minLength": 2, "maxLength": 255, "pattern": rf"^{LABEL}(\.{LABEL})*\Z"}
-NETWORK = mapping({"uuid": UUID, "port": nullable(UUID), "fixed_ip": {"anyOf": [IPV4, IPV6]}})
+NETWORK = mapping({"uuid": UUID, "port": nullable(UUID), "fixed_ip": {"anyOf": [IPV4, IPV6]}, "tag": DEVICE_TAG})
 FIELDS = {
     "name": field(NAME, required=True),
     "flavorRef": field({"type": ["string", "integer"], "minLength": 1, "maxLength": 255}, required=True),
@@ -153,6 +152,7 @@ def create(ctx: Context) -> Reply | dict:
     """Servers that are wanted, each on the host chosen for it; one that fits nowhere is an ERROR with its reason."""
     body = ctx.body
     check_unsupported(body)
+    check_tags(ctx, body)
     least, most = _read_counts(body)
     flavor = read_flavor(ctx, body["flavorRef"])
     devices = read_block_devices(ctx, body, flavor, most)
@@ -196,9 +196,10 @@ def create(ctx: Context) -> Reply | dict:
         "user_data": user_data,
         "metadata_": metadata,
         "tags": sorted(body.get("tags", [])),
+        "disk_config": body.get("OS-DCF:diskConfig", "MANUAL"),
         "availability_zone": zone,
-        "access_ipv4": body.get("accessIPv4"),
-        "access_ipv6": body.get("accessIPv6"),
+        "access_ipv4": normalize_address(body.get("accessIPv4")),
+        "access_ipv6": normalize_address(body.get("accessIPv6")),
     }
     servers = []
     for number, host in enumerate(hosts):
@@ -223,7 +224,7 @@ def create(ctx: Context) -> Reply | dict:
     view = {
         "id": first.id,
         "links": build_links(ctx, "servers", first.id),
-        "OS-DCF:diskConfig": body.get("OS-DCF:diskConfig", "MANUAL"),
+        "OS-DCF:diskConfig": first.disk_config,
         "security_groups": [{"name": group.name} for group in groups] if groups else [{"name": "default"}],
     }
     view["adminPass"] = made_of["injected"].get("admin_pass") or choose_password(body)
@@ -252,7 +253,7 @@ def _store_placed(ctx: Context, server: Server, host: str | NoValidHost, nics: l
     zone = _read_zone_of(ctx, host)
     for position, nic in enumerate(nics):
         if nic.port is not None:
-            _bind_port(ctx, server, nic.port, position, zone)
+            _bind_port(ctx, server, nic, position, zone)
         else:
             allocate_port(
                 ctx.session,
@@ -263,6 +264,7 @@ def _store_placed(ctx: Context, server: Server, host: str | NoValidHost, nics: l
                 device_id=server.id,
                 device_owner=COMPUTE + zone,
                 device_index=position,
+                device_tag=nic.tag,
                 host_id=server.host_id,
                 security_group_ids=[group.id for group in groups] if groups else None,
                 delete_with_device=True,
@@ -279,11 +281,12 @@ def _read_zone_of(ctx: Context, host_id: str) -> str:
     return ctx.session.get(Host, host_id).zone
 
 
-def _bind_port(ctx: Context, server: Server, port: Port, position: int, zone: str) -> None:
+def _bind_port(ctx: Context, server: Server, nic: Nic, position: int, zone: str) -> None:
+    port = nic.port
     port.device_id, port.device_owner = server.id, COMPUTE + zone
     port.device_index, port.host_id = position, server.host_id
     port.dns_name = port.dns_name or server.hostname.split(".")[0]
-    port.observed_state = None
+    port.device_tag, port.observed_state = nic.tag, None
     ctx.session.flush()
     touch_port(ctx.session, port, ctx.request_id)
 
@@ -291,44 +294,17 @@ def _bind_port(ctx: Context, server: Server, port: Port, position: int, zone: st
 def update(ctx: Context, server_id: str) -> Shown:
     """Names and addresses to show; a new host name reaches the guest's metadata."""
     body = ctx.body
-    if not body:
-        raise BadRequest("Invalid input in server: at least one field is needed")
     server = find_server_to_change(ctx, server_id, "update")
     server.name = body.get("name", server.name)
     server.description = body.get("description", server.description)
     server.hostname = body.get("hostname", server.hostname)
+    server.disk_config = body.get("OS-DCF:diskConfig", server.disk_config)
     for name, column in (("accessIPv4", "access_ipv4"), ("accessIPv6", "access_ipv6")):
         if name in body:
-            setattr(server, column, body[name] or None)
+            setattr(server, column, normalize_address(body[name]))
     mark_changed(ctx, server)
     ctx.session.flush()
     return read_shown(ctx, [server])[0]
-
-
-def delete(ctx: Context, server_id: str) -> None:
-    """A tombstone until the host is seen without the guest; what was never placed is gone at once."""
-    delete_server(ctx, server_id)
-
-
-def delete_server(ctx: Context, server_id: str) -> None:
-    """As `delete`; asked for twice it is one deletion."""
-    server = find_server_to_change(ctx, server_id, "delete")
-    if server.deleted_at is not None:
-        touch(ctx.session, server.host_id, ctx.request_id)
-        return
-    server.deleted_at = now()
-    fail_images_of_server(ctx.session, server, "the server was deleted", ctx.request_id)
-    record_action(ctx, server, "delete", finished=server.host_id is None)
-    if server.host_id is None:
-        server.gone_at = server.deleted_at
-        server.operation = server.operation_deadline = None
-        for port in ctx.session.scalars(select(Port).where(Port.device_id == server.id)).unique().all():
-            end_port_use(ctx.session, port, ctx.request_id)
-    else:
-        server.operation = "delete"
-        server.operation_deadline = now() + timedelta(seconds=ctx.settings.worker.operation_timeout_s)
-        follow_deletion(ctx.session, ctx.settings, server, ctx.request_id)
-    mark_changed(ctx, server)
 
 
 def view_created(ctx: Context, view: dict) -> dict:
@@ -340,7 +316,6 @@ DETAIL = rule("compute:servers:detail", READER)
 SHOW = rule("compute:servers:show", READER)
 CREATE = rule("compute:servers:create", MEMBER)
 UPDATE = rule("compute:servers:update", MEMBER)
-DELETE = rule("compute:servers:delete", MEMBER)
 
 
 def _create_route(fields: dict, **bounds) -> Route:
@@ -361,5 +336,4 @@ ROUTES = [
     _create_route(FIELDS_2_94, since="2.94"),
     _update_route(UPDATE_FIELDS, until="2.93"),
     _update_route(UPDATE_FIELDS_2_94, since="2.94"),
-    Route("DELETE", "/servers/{server_id}", DELETE, None, delete, None, 204),
 ]

@@ -40,8 +40,9 @@ def _read_span(ctx: Context) -> tuple[datetime, datetime]:
 
 
 def _read_servers(ctx: Context, start: datetime, end: datetime, project_id: str | None) -> list[Server]:
+    placed = or_(Server.host_id.is_not(None), Server.offloaded_at.is_not(None))
     statement = select(Server).where(
-        Server.created_at < end, or_(Server.gone_at.is_(None), Server.gone_at > start), Server.host_id.is_not(None)
+        Server.created_at < end, or_(Server.gone_at.is_(None), Server.gone_at > start), placed
     )
     if project_id is not None:
         statement = statement.where(Server.project_id == project_id)

@@ -20,7 +20,7 @@ from ...models import AppCredential, Role, now
 from ...policy import ANYONE, rule
 from ...routes import Reply, Route
 from .access_rules import RULES, store_access_rules
-from .lists import build_link, build_list, filter_texts, parse_time, write_time
+from .lists import build_link, build_list, filter_texts, parse_time, write_bare_time
 from .users import check_own, find_user
 
 FIELDS = {
@@ -123,7 +123,7 @@ def view(ctx: Context, row: AppCredential) -> dict:
         "project_id": row.project_id,
         "roles": [{"id": role.id, "name": role.name, "domain_id": role.domain_id} for role in roles],
         "unrestricted": row.unrestricted,
-        "expires_at": write_time(row.expires_at),
+        "expires_at": write_bare_time(row.expires_at),
         "links": {"self": build_link(ctx, "users", row.user_id, "application_credentials", row.id)},
     }
     return body | ({"access_rules": row.access_rules} if row.access_rules else {})

@@ -4,7 +4,8 @@ Built in is what this cloud serves, as its settings say: it needs no row and fol
 the rows that operators made by the API: further regions, services and endpoints, and built-in ones changed or
 taken out (from then on they are as the row says). Ids of built-in ones are derived from names and stay.
 Source: Identity API reference, "Service catalog and endpoints". Next rooms: `regions.py`, `services.py`,
-`endpoints.py`, which write the rows; `tokens.py`, whose answers carry the catalog.
+`endpoints.py`, which write the rows; `endpoint_filters.py`: what projects see of it; `tokens.py`, whose answers
+carry the catalog.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ from __future__ import annotations
 import re
 import uuid
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from ...auth import Token
 from ...errors import Forbidden, NotFound
 from ...http import Context, build_base_url
-from ...models import CatalogService, Endpoint, Region
+from ...models import CatalogService, Endpoint, ProjectEndpoint, Region
 from ...policy import ANYONE, rule
 from ...routes import Reply, Route
+from .endpoint_filters import choose_endpoints
+from .extras import merge_extra
+from .lists import build_link
 
 INTERFACES = ("admin", "internal", "public")
 _NAMES = {  # of an object, as the API names it
-    Region: ("id", "description", "parent_region_id"),
-    CatalogService: ("id", "type", "name", "description", "enabled"),
-    Endpoint: ("id", "service_id", "region_id", "interface", "url", "enabled"),
+    Region: ("id", "description", "parent_region_id", "extra"),
+    CatalogService: ("id", "type", "name", "description", "enabled", "extra"),
+    Endpoint: ("id", "service_id", "region_id", "interface", "url", "enabled", "extra"),
 }
 _TOLD = {Region: "region", CatalogService: "service", Endpoint: "endpoint"}
 
@@ -38,7 +42,7 @@ def _build_in(ctx: Context, model) -> list[dict]:
     """The built-in objects of a kind."""
     region = ctx.settings.kumo.region
     if model is Region:
-        return [{"id": region, "description": "", "parent_region_id": None}]
+        return [{"id": region, "description": "", "parent_region_id": None, "extra": {}}]
     if model is CatalogService:
         return [
             {
@@ -47,6 +51,7 @@ def _build_in(ctx: Context, model) -> list[dict]:
                 "name": service.name,
                 "description": service.title,
                 "enabled": True,
+                "extra": {},
             }
             for service in ctx.services
         ]
@@ -59,6 +64,7 @@ def _build_in(ctx: Context, model) -> list[dict]:
             "url": build_base_url(ctx.settings, service)
             + (service.version_path if service.catalog_path is None else service.catalog_path),
             "enabled": True,
+            "extra": {},
         }
         for service in ctx.services
         for interface in INTERFACES
@@ -105,6 +111,20 @@ def remove_object(ctx: Context, model, object_id: str) -> None:
     else:
         ctx.session.delete(ctx.session.get(model, object_id))
         ctx.session.flush()
+    if model is Endpoint:
+        ctx.session.execute(delete(ProjectEndpoint).where(ProjectEndpoint.endpoint_id == object_id))
+
+
+def merge_values(values: dict, body: dict, known: dict) -> dict:
+    """The object with what the body says: fields that are known, and further attributes."""
+    given = {name: value for name, value in body.items() if name in known}
+    return {**values, **given, "extra": merge_extra(values["extra"], body, known)}
+
+
+def view_object(ctx: Context, row: dict, kind: str) -> dict:
+    """The object as it is told; ``kind`` is the plural in its path."""
+    known = {name: value for name, value in row.items() if name != "extra"}
+    return {**row["extra"], **known, "links": {"self": build_link(ctx, kind, row["id"])}}
 
 
 def filter_objects(ctx: Context, objects: dict[str, dict], *names: str) -> list[dict]:
@@ -122,9 +142,15 @@ def _fill_url(url: str, token: Token) -> str | None:
 
 
 def build_catalog(ctx: Context, token: Token) -> list[dict]:
-    """The catalog of a token: [{id, type, name, endpoints: [{id, interface, region_id, region, url}]}]."""
+    """The catalog of a token: [{id, type, name, endpoints: [{id, interface, region_id, region, url}]}].
+
+    Of a project that endpoints are associated with, these; where none is, or none is left of them, all.
+    """
     places: dict[str, list[dict]] = {}
-    for one in read_objects(ctx, Endpoint).values():
+    endpoints = read_objects(ctx, Endpoint)
+    if token.project_id is not None:
+        endpoints = choose_endpoints(ctx.session, token.project_id, endpoints) or endpoints
+    for one in endpoints.values():
         url = _fill_url(one["url"], token) if one["enabled"] else None
         if url is not None:
             told = {"id": one["id"], "interface": one["interface"], "region_id": one["region_id"]}

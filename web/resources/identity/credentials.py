@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from ...delegations import check_unrestricted
 from ...errors import BadRequest, Conflict, Forbidden, NotFound
@@ -21,6 +21,7 @@ from ...models import Credential, User
 from ...paging import read_page
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
+from .extras import check_id, merge_extra
 from .lists import build_link, build_list
 from .projects import find_project
 from .users import find_user
@@ -31,21 +32,36 @@ FIELDS = {**_FIELDS, "type": field(text(255, 1), required=True), "blob": field(B
 CHANGES = {**_FIELDS, "type": field(text(255, 1)), "blob": field(BLOB, secret=True)}
 
 
-def build_ec2_id(access: str) -> str:
-    """The id of the credential with that access key."""
+def hash_access(access: str) -> str:
+    """What an EC2 credential is found by; also its id, for as long as it has the access key it was made with."""
     return hashlib.sha256(access.encode()).hexdigest()
 
 
-def check_owner(ctx: Context, user_id: str, project_id: str | None) -> User:
-    """The user; Forbidden for another one's where the caller is no admin, and for a project the user has no role on."""
+def find_by_access(session, access: str) -> Credential | None:
+    """The EC2 credential with that access key."""
+    return session.scalar(select(Credential).filter_by(access_hash=hash_access(access)))
+
+
+def _check_access(ctx: Context, digest: str, but: str = "") -> None:
+    taken = or_(Credential.access_hash == digest, Credential.id == digest)
+    if ctx.session.scalar(select(Credential.id).where(taken, Credential.id != but)):
+        raise Conflict("Conflict occurred attempting to store credential - Duplicate entry found with its access.")
+
+
+def check_owner(ctx: Context, user_id: str, project_id: str | None, any_project: bool = False) -> User:
+    """The user; Forbidden for another one's where the caller is no admin, and for a project the user has no role on.
+
+    With ``any_project`` admins make one for any project there is: it is worth what roles its user has at its use.
+    """
     check_unrestricted(ctx.token.delegation)
     if user_id != ctx.token.user_id and not ctx.allows(OTHERS):
         raise Forbidden(f"Policy doesn't allow {OTHERS} to be performed.")
     user = find_user(ctx.session, user_id)
     if project_id is not None:
-        if ctx.allows(OTHERS):
+        admin = ctx.allows(OTHERS)
+        if admin:
             find_project(ctx.session, project_id)
-        if not read_roles(ctx.session, user_id, "project", project_id):
+        if not (admin and any_project) and not read_roles(ctx.session, user_id, "project", project_id):
             raise Forbidden("A credential can only be for a project that its user has a role on.")
     return user
 
@@ -102,31 +118,35 @@ def show(ctx: Context, credential_id: str) -> Credential:
 def create(ctx: Context) -> Credential:
     body = ctx.body
     user_id, project_id = body.get("user_id") or ctx.token.user_id, body.get("project_id")
-    check_owner(ctx, user_id, project_id)
-    row = Credential(user_id=user_id, project_id=project_id, type=body["type"], sealed=ctx.keys.seal_text(body["blob"]))
+    check_owner(ctx, user_id, project_id, any_project=True)
+    row = Credential(
+        user_id=user_id,
+        project_id=project_id,
+        type=body["type"],
+        sealed=ctx.keys.seal_text(body["blob"]),
+        extra=merge_extra({}, body, FIELDS),
+    )
     if body["type"] == "ec2":
-        row.id = build_ec2_id(_parse_ec2(body["blob"], project_id))
-        if ctx.session.get(Credential, row.id) is not None:
-            raise Conflict("Conflict occurred attempting to store credential - Duplicate entry found with its access.")
+        row.id = row.access_hash = hash_access(_parse_ec2(body["blob"], project_id))
+        _check_access(ctx, row.id)
     ctx.session.add(row)
     ctx.session.flush()
     return row
 
 
 def update(ctx: Context, credential_id: str) -> Credential:
-    """Owner and project only to what one may make a credential for; an EC2 one keeps its access key."""
+    """A new blob, with another access key, too; whose it is, what for and its type stay (400), and so does its id."""
     row, body = find_credential(ctx, credential_id), ctx.body
-    user_id = body.get("user_id") or row.user_id
-    project_id = body.get("project_id", row.project_id)
-    if (user_id, project_id) != (row.user_id, row.project_id):
-        check_owner(ctx, user_id, project_id)
-    kind = body.get("type", row.type)
-    blob = body.get("blob") or ctx.keys.open_text(row.sealed)
-    if "ec2" in (kind, row.type):
-        access = _parse_ec2(blob, project_id)
-        if kind != row.type or build_ec2_id(access) != row.id:
-            raise BadRequest("Invalid input for field/attribute blob: type and access of an ec2 credential stay")
-    row.user_id, row.project_id, row.type, row.sealed = user_id, project_id, kind, ctx.keys.seal_text(blob)
+    check_id(body, credential_id)
+    for name in ("user_id", "project_id", "type"):
+        if name in body and body[name] != getattr(row, name):
+            raise BadRequest(f"Invalid input for field/attribute {name}: of a credential it cannot be changed")
+    if "blob" in body:
+        if row.type == "ec2":
+            row.access_hash = hash_access(_parse_ec2(body["blob"], row.project_id))
+            _check_access(ctx, row.access_hash, but=row.id)
+        row.sealed = ctx.keys.seal_text(body["blob"])
+    row.extra = merge_extra(row.extra, body, FIELDS)
     ctx.session.flush()
     return row
 
@@ -137,6 +157,7 @@ def delete(ctx: Context, credential_id: str) -> None:
 
 def view(ctx: Context, row: Credential) -> dict:
     return {
+        **row.extra,
         "id": row.id,
         "user_id": row.user_id,
         "project_id": row.project_id,
@@ -153,8 +174,8 @@ UPDATE = rule("identity:credentials:update", ANYONE)
 DELETE = rule("identity:credentials:delete", ANYONE)
 ROUTES = [
     Route("GET", "/credentials", READ, None, index),
-    Route("POST", "/credentials", CREATE, FIELDS, create, view, 201, key="credential"),
+    Route("POST", "/credentials", CREATE, FIELDS, create, view, 201, key="credential", extra=True),
     Route("GET", "/credentials/{credential_id}", READ, None, show, view, key="credential"),
-    Route("PATCH", "/credentials/{credential_id}", UPDATE, CHANGES, update, view, key="credential"),
+    Route("PATCH", "/credentials/{credential_id}", UPDATE, CHANGES, update, view, key="credential", extra=True),
     Route("DELETE", "/credentials/{credential_id}", DELETE, None, delete),
 ]

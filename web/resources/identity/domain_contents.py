@@ -1,8 +1,8 @@
-"""Domains deleted, with all that is in them.
+"""Projects and domains deleted: a domain with all that is in it, by either of its two names.
 
 The reference says that users, groups, projects and roles go along; what would orphan servers or images does
 not: a project that still owns something is a 409, and then nothing is deleted. Source: Identity API
-reference, "Delete domain". Next room: `domains.py`.
+reference, "Delete domain". Next rooms: `domains.py`, `project_possessions.py`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from sqlalchemy import select
 
 from ...errors import Forbidden
 from ...http import Context
-from ...models import Assignment, Group, Project, Role, User
+from ...models import Assignment, Domain, Group, Project, Role, User
 from ...policy import ADMIN, rule
 from ...routes import Route
 from .domains import DEFAULT, find_domain
 from .groups import delete_group
-from .projects import delete_project
+from .project_possessions import delete_project
+from .projects import find_any
 from .users import delete_user
 
 
@@ -43,5 +44,18 @@ def delete(ctx: Context, domain_id: str) -> None:
     session.delete(row)
 
 
+def delete_any(ctx: Context, project_id: str) -> None:
+    """409 while it owns anything, 403 while it has projects below it. What belongs to it goes along with it."""
+    row = find_any(ctx.session, project_id)
+    if isinstance(row, Domain):
+        ctx.policy.check(DELETE, ctx.token.credentials(), {})
+        return delete(ctx, row.id)
+    return delete_project(ctx.session, row)
+
+
 DELETE = rule("identity:domains:delete", ADMIN)
-ROUTES = [Route("DELETE", "/domains/{domain_id}", DELETE, None, delete)]
+DELETE_PROJECT = rule("identity:projects:delete", ADMIN)
+ROUTES = [
+    Route("DELETE", "/domains/{domain_id}", DELETE, None, delete),
+    Route("DELETE", "/projects/{project_id}", DELETE_PROJECT, None, delete_any),
+]

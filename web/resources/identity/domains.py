@@ -1,5 +1,6 @@
 """Domains: the containers of users and projects.
 
+In `projects.py` each of them also is a project that acts as a domain.
 Source: Identity API reference, "Domains". Next room: `domain_contents.py`, which deletes them with all they contain.
 """
 
@@ -8,23 +9,29 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from ...errors import Conflict, Forbidden, NotFound
-from ...fields import BOOL, NAME, OBJECT, field, items, nullable, text
+from ...fields import BOOL, NAME, OBJECT, field, nullable, text
 from ...http import Context
-from ...models import Domain, now
+from ...models import Domain, Project, now
 from ...paging import read_page
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
-from .lists import build_link, build_list, filter_texts, read_flag
+from .extras import check_id, merge_extra
+from .lists import TAGS, build_link, build_list, filter_texts, read_flag
 
 DEFAULT = "default"
 _COMMON = {
     "description": field(nullable(text(4096))),
     "enabled": field(BOOL),
-    "tags": field(items(text(255, 1), 0)),
+    "tags": field(TAGS),
     "options": field({**OBJECT, "maxProperties": 0}),
 }
-FIELDS = {"name": field(NAME, required=True), **_COMMON}
-CHANGES = {"name": field(NAME), **_COMMON}
+ID = {"type": "string", "pattern": r"^[0-9a-f]{32}\Z"}
+FIELDS = {
+    "name": field({**NAME, "maxLength": 64}, required=True),
+    **_COMMON,
+    "explicit_domain_id": field(ID),
+}
+CHANGES = {"name": field({**NAME, "maxLength": 64}), **_COMMON}
 
 
 def find_domain(session, domain_id: str) -> Domain:
@@ -75,11 +82,23 @@ def show(ctx: Context, domain_id: str) -> Domain:
 
 
 def create(ctx: Context) -> Domain:
+    """With an id of its maker's choice (the same domain in several clouds), or a random one."""
+    chosen = ctx.body.get("explicit_domain_id")
+    if chosen and any(ctx.session.get(model, chosen) is not None for model in (Domain, Project)):
+        raise Conflict(f"Conflict occurred attempting to store domain - Duplicate ID, {chosen}.")
+    return build_domain(ctx, FIELDS, {"id": chosen} if chosen else {})
+
+
+def build_domain(ctx: Context, known: dict, more: dict) -> Domain:
+    """A new domain as the body says, whose fields are ``known``; ``more`` are columns beside."""
     _check_name(ctx, ctx.body["name"])
     row = Domain(
         name=ctx.body["name"],
         description=ctx.body.get("description") or "",
         enabled=ctx.body.get("enabled", True),
+        tags=sorted(ctx.body.get("tags", [])),
+        extra=merge_extra({}, ctx.body, known),
+        **more,
     )
     ctx.session.add(row)
     ctx.session.flush()
@@ -89,15 +108,24 @@ def create(ctx: Context) -> Domain:
 def update(ctx: Context, domain_id: str) -> Domain:
     """Disabling a domain ends the tokens of its users and projects at once."""
     row = find_domain(ctx.session, domain_id)
+    check_id(ctx.body, domain_id)
+    return change_domain(ctx, row, FIELDS)
+
+
+def change_domain(ctx: Context, row: Domain, known: dict) -> Domain:
+    """The domain as the body wants it, whose fields are ``known``."""
     if "name" in ctx.body:
         _check_name(ctx, ctx.body["name"], but=row.id)
-    if domain_id == DEFAULT and ctx.body.get("enabled") is False:
+    if row.id == DEFAULT and ctx.body.get("enabled") is False:
         raise Forbidden("The default domain cannot be disabled.")
     for name in ("name", "enabled"):
         if name in ctx.body:
             setattr(row, name, ctx.body[name])
     if "description" in ctx.body:
         row.description = ctx.body["description"] or ""
+    if "tags" in ctx.body:
+        row.tags = sorted(ctx.body["tags"])
+    row.extra = merge_extra(row.extra, ctx.body, known)
     if not row.enabled:
         row.tokens_valid_after = now()
     ctx.session.flush()
@@ -106,11 +134,12 @@ def update(ctx: Context, domain_id: str) -> Domain:
 
 def view(ctx: Context, row: Domain) -> dict:
     return {
+        **row.extra,
         "id": row.id,
         "name": row.name,
         "description": row.description,
         "enabled": row.enabled,
-        "tags": [],
+        "tags": list(row.tags),
         "options": {},
         "links": {"self": build_link(ctx, "domains", row.id)},
     }
@@ -122,7 +151,7 @@ CREATE = rule("identity:domains:create", ADMIN)
 UPDATE = rule("identity:domains:update", ADMIN)
 ROUTES = [
     Route("GET", "/domains", READ, None, index),
-    Route("POST", "/domains", CREATE, FIELDS, create, view, 201, key="domain"),
+    Route("POST", "/domains", CREATE, FIELDS, create, view, 201, key="domain", extra=True),
     Route("GET", "/domains/{domain_id}", SHOW, None, show, view, key="domain"),
-    Route("PATCH", "/domains/{domain_id}", UPDATE, CHANGES, update, view, key="domain"),
+    Route("PATCH", "/domains/{domain_id}", UPDATE, CHANGES, update, view, key="domain", extra=True),
 ]

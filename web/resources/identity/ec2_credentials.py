@@ -16,7 +16,7 @@ from ...http import Context
 from ...models import Credential
 from ...policy import ANYONE, rule
 from ...routes import Reply, Route
-from .credentials import build_ec2_id, check_owner
+from .credentials import check_owner, find_by_access, hash_access
 from .lists import build_link, build_list
 
 FIELDS = {"tenant_id": field(HEX_ID, required=True)}
@@ -24,8 +24,8 @@ FIELDS = {"tenant_id": field(HEX_ID, required=True)}
 
 def _find(ctx: Context, user_id: str, access: str) -> Credential:
     check_owner(ctx, user_id, None)
-    row = ctx.session.get(Credential, build_ec2_id(access))
-    if row is None or row.user_id != user_id or row.type != "ec2":
+    row = find_by_access(ctx.session, access)
+    if row is None or row.user_id != user_id:
         raise NotFound(f"Could not find credential: {access}.")
     return row
 
@@ -46,7 +46,8 @@ def create(ctx: Context, user_id: str) -> Reply:
     check_owner(ctx, user_id, project_id)
     access, secret = secrets.token_hex(16), secrets.token_hex(16)
     row = Credential(
-        id=build_ec2_id(access),
+        id=hash_access(access),
+        access_hash=hash_access(access),
         user_id=user_id,
         project_id=project_id,
         type="ec2",

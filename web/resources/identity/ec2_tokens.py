@@ -17,7 +17,7 @@ from ...policy import rule
 from ...routes import Reply, Route
 from ...signatures import check_ec2, check_s3
 from . import tokens
-from .credentials import build_ec2_id
+from .credentials import find_by_access
 
 _ACCESS = {"access": text(255, 1), "signature": text(1024, 1)}
 SIGNED = mapping(
@@ -45,8 +45,8 @@ S3_FIELDS = {
 
 def _find_secret(ctx: Context, access: str) -> tuple[Credential | None, str]:
     """(the row, its secret); a secret that fits nothing where there is no such access key."""
-    row = ctx.session.get(Credential, build_ec2_id(access))
-    if row is None or row.type != "ec2":
+    row = find_by_access(ctx.session, access)
+    if row is None:
         return None, ""
     return row, json.loads(ctx.keys.open_text(row.sealed))["secret"]
 

@@ -18,6 +18,7 @@ from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
 from . import users
 from .domains import choose_domain_id
+from .extras import check_id, merge_extra
 from .lists import build_link, build_list, filter_texts
 from .users import check_own, find_user
 
@@ -64,7 +65,12 @@ def show(ctx: Context, group_id: str) -> Group:
 def create(ctx: Context) -> Group:
     domain_id = choose_domain_id(ctx, ctx.body.get("domain_id"))
     _check_name(ctx, ctx.body["name"], domain_id)
-    row = Group(domain_id=domain_id, name=ctx.body["name"], description=ctx.body.get("description") or "")
+    row = Group(
+        domain_id=domain_id,
+        name=ctx.body["name"],
+        description=ctx.body.get("description") or "",
+        extra=merge_extra({}, ctx.body, FIELDS),
+    )
     ctx.session.add(row)
     ctx.session.flush()
     return row
@@ -72,6 +78,7 @@ def create(ctx: Context) -> Group:
 
 def update(ctx: Context, group_id: str) -> Group:
     row = find_group(ctx.session, group_id)
+    check_id(ctx.body, group_id)
     if ctx.body.get("domain_id") not in (None, row.domain_id):
         raise Forbidden("domain_id of a group cannot be changed.")
     if "name" in ctx.body:
@@ -79,6 +86,7 @@ def update(ctx: Context, group_id: str) -> Group:
         row.name = ctx.body["name"]
     if "description" in ctx.body:
         row.description = ctx.body["description"] or ""
+    row.extra = merge_extra(row.extra, ctx.body, FIELDS)
     ctx.session.flush()
     return row
 
@@ -137,6 +145,7 @@ def delete_member(ctx: Context, group_id: str, user_id: str) -> Reply:
 
 def view(ctx: Context, row: Group) -> dict:
     return {
+        **row.extra,
         "id": row.id,
         "name": row.name,
         "domain_id": row.domain_id,
@@ -155,9 +164,9 @@ REMOVE = rule("identity:groups:remove_user", ADMIN)
 MEMBER = "/groups/{group_id}/users/{user_id}"
 ROUTES = [
     Route("GET", "/groups", READ, None, index),
-    Route("POST", "/groups", CREATE, FIELDS, create, view, 201, key="group"),
+    Route("POST", "/groups", CREATE, FIELDS, create, view, 201, key="group", extra=True),
     Route("GET", "/groups/{group_id}", READ, None, show, view, key="group"),
-    Route("PATCH", "/groups/{group_id}", UPDATE, CHANGES, update, view, key="group"),
+    Route("PATCH", "/groups/{group_id}", UPDATE, CHANGES, update, view, key="group", extra=True),
     Route("DELETE", "/groups/{group_id}", DELETE, None, delete),
     Route("GET", "/groups/{group_id}/users", READ, None, index_users),
     Route("GET", MEMBER, READ, None, show_member),

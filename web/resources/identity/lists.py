@@ -66,9 +66,9 @@ def filter_texts(ctx: Context, statement: Select, columns: dict) -> Select:
     return statement
 
 
-def filter_tags(ctx: Context, statement: Select) -> Select:
-    """The statement with the query's filters by projects' tags: all or any of them, or not all or none of them."""
-    stored = cast(Project.tags, Text)
+def filter_tags(ctx: Context, statement: Select, column=Project.tags) -> Select:
+    """The statement with the query's filters by tags: all or any of them, or not all or none of them."""
+    stored = cast(column, Text)
     for name, join, negated in (
         ("tags", and_, False),
         ("tags-any", or_, False),
@@ -85,6 +85,11 @@ def filter_tags(ctx: Context, statement: Select) -> Select:
 def write_time(moment: datetime | None) -> str | None:
     """A moment as the Identity API writes it."""
     return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def write_bare_time(moment: datetime | None) -> str | None:
+    """The same in UTC without saying so, as the reference tells when application credentials end."""
+    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S.%f")
 
 
 def parse_time(given: str | None, name: str) -> datetime | None:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from ...errors import BadRequest, NotFound
 from ...fields import field
 from ...http import Context
-from ...models import Project
+from ...models import Domain, Project
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
 from . import projects
 from .lists import TAGS
-from .projects import find_project
+from .projects import find_any
 
 FIELDS = {"tags": field(TAGS, required=True)}
 MOST = TAGS["maxItems"]
 
 
-def _tell(ctx: Context, row: Project, status: int = 200) -> Reply:
+def _tell(ctx: Context, row: Project | Domain, status: int = 200) -> Reply:
     return Reply({"tags": list(row.tags), "links": {"self": ctx.url(f"/projects/{row.id}/tags")}}, status)
 
 
-def _check_tagged(ctx: Context, row: Project, tag: str) -> None:
+def _check_tagged(ctx: Context, row: Project | Domain, tag: str) -> None:
     if tag not in row.tags:
         raise NotFound(f"Could not find project tag: {tag}.")
 
@@ -37,14 +37,14 @@ def show(ctx: Context, project_id: str, tag: str) -> Reply:
 
 def update(ctx: Context, project_id: str) -> Reply:
     """These tags and no others."""
-    row = find_project(ctx.session, project_id)
+    row = find_any(ctx.session, project_id)
     row.tags = sorted(ctx.body["tags"])
     return _tell(ctx, row)
 
 
 def create(ctx: Context, project_id: str, tag: str) -> Reply:
     """One more; one that is there stays."""
-    row = find_project(ctx.session, project_id)
+    row = find_any(ctx.session, project_id)
     tags = sorted({*row.tags, tag})
     if len(tag) > 255 or "," in tag or len(tags) > MOST:
         raise BadRequest(f"Invalid input for field/attribute tags: at most {MOST}, of 255 characters without a comma")
@@ -53,13 +53,13 @@ def create(ctx: Context, project_id: str, tag: str) -> Reply:
 
 
 def delete(ctx: Context, project_id: str, tag: str) -> None:
-    row = find_project(ctx.session, project_id)
+    row = find_any(ctx.session, project_id)
     _check_tagged(ctx, row, tag)
     row.tags = [one for one in row.tags if one != tag]
 
 
 def delete_all(ctx: Context, project_id: str) -> None:
-    find_project(ctx.session, project_id).tags = []
+    find_any(ctx.session, project_id).tags = []
 
 
 READ = rule("identity:project_tags:read", ANYONE)

@@ -8,8 +8,17 @@ from ...http import Context
 from ...models import Endpoint, Region, new_hex_id
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
-from .catalog import filter_objects, find_object, read_objects, remove_object, store_object
-from .lists import build_link, build_list
+from .catalog import (
+    filter_objects,
+    find_object,
+    merge_values,
+    read_objects,
+    remove_object,
+    store_object,
+    view_object,
+)
+from .extras import check_id
+from .lists import build_list
 
 CHANGES = {"description": field(nullable(text(4096))), "parent_region_id": field(nullable(text(255)))}
 FIELDS = {"id": field(nullable(text(255))), **CHANGES}
@@ -41,17 +50,22 @@ def create(ctx: Context, region_id: str | None = None) -> dict:
     chosen = region_id or body.get("id") or new_hex_id()
     if chosen in read_objects(ctx, Region):
         raise Conflict(f"Conflict occurred attempting to store region - Duplicate ID, {chosen}.")
-    parent = body.get("parent_region_id") or None
-    return _store(ctx, {"id": chosen, "description": body.get("description") or "", "parent_region_id": parent})
+    return _store(ctx, _merge({"id": chosen, "description": "", "parent_region_id": None, "extra": {}}, body))
+
+
+def _merge(values: dict, body: dict) -> dict:
+    """The region with the body's values; empty and null are no description and no parent."""
+    merged = merge_values(values, body, CHANGES)
+    return {
+        **merged,
+        "description": merged["description"] or "",
+        "parent_region_id": merged["parent_region_id"] or None,
+    }
 
 
 def update(ctx: Context, region_id: str) -> dict:
-    values = dict(find_object(ctx, Region, region_id))
-    if "description" in ctx.body:
-        values["description"] = ctx.body["description"] or ""
-    if "parent_region_id" in ctx.body:
-        values["parent_region_id"] = ctx.body["parent_region_id"] or None
-    return _store(ctx, values)
+    check_id(ctx.body, region_id)
+    return _store(ctx, _merge(find_object(ctx, Region, region_id), ctx.body))
 
 
 def delete(ctx: Context, region_id: str) -> None:
@@ -66,16 +80,16 @@ def delete(ctx: Context, region_id: str) -> None:
 
 
 def view(ctx: Context, row: dict) -> dict:
-    return {**row, "links": {"self": build_link(ctx, "regions", row["id"])}}
+    return view_object(ctx, row, "regions")
 
 
 READ = rule("identity:regions:read", ANYONE)
 WRITE = rule("identity:regions:write", ADMIN)
 ROUTES = [
     Route("GET", "/regions", READ, None, index),
-    Route("POST", "/regions", WRITE, FIELDS, create, view, 201, key="region"),
+    Route("POST", "/regions", WRITE, FIELDS, create, view, 201, key="region", extra=True),
     Route("GET", "/regions/{region_id}", READ, None, show, view, key="region"),
-    Route("PUT", "/regions/{region_id}", WRITE, FIELDS, create, view, 201, key="region"),
-    Route("PATCH", "/regions/{region_id}", WRITE, CHANGES, update, view, key="region"),
+    Route("PUT", "/regions/{region_id}", WRITE, FIELDS, create, view, 201, key="region", extra=True),
+    Route("PATCH", "/regions/{region_id}", WRITE, CHANGES, update, view, key="region", extra=True),
     Route("DELETE", "/regions/{region_id}", WRITE, None, delete),
 ]

@@ -57,6 +57,12 @@ def show(ctx: Context, prior_id: str, implied_id: str) -> Reply:
     return _tell(ctx, prior, implied, 200)
 
 
+def check(ctx: Context, prior_id: str, implied_id: str) -> Reply:
+    """HEAD: 204, which the reference kept though GET is answered with a body."""
+    _find(ctx, prior_id, implied_id)
+    return Reply(None, 204)
+
+
 def _tell(ctx: Context, prior: Role, implied: Role, status: int) -> Reply:
     body = {"prior_role": _describe(ctx, prior), "implies": _describe(ctx, implied)}
     link = ctx.url(f"/roles/{prior.id}/implies/{implied.id}")
@@ -68,8 +74,8 @@ def create(ctx: Context, prior_id: str, implied_id: str) -> Reply:
     prior, implied = find_role(ctx.session, prior_id), find_role(ctx.session, implied_id)
     if implied.name == "admin" and implied.domain_id is None:
         raise Forbidden("The role admin cannot be implied: whoever gave the prior role would make admins.")
-    if implied.domain_id not in (None, prior.domain_id):
-        raise Forbidden(f"{implied_id} is of one domain and can be implied only by roles of that domain.")
+    if implied.domain_id is not None and prior.domain_id is None:
+        raise Forbidden(f"{implied_id} is of one domain and cannot be implied by a role of all.")
     if prior_id in expand_roles([implied_id], read_implied(ctx.session)):
         raise Forbidden(f"{implied_id} implies {prior_id} already: roles cannot imply each other.")
     if ctx.session.get(Implication, (prior_id, implied_id)) is None:
@@ -90,6 +96,7 @@ ROUTES = [
     Route("GET", "/role_inferences", READ, None, index),
     Route("GET", "/roles/{prior_id}/implies", READ, None, index_implied),
     Route("GET", ONE, READ, None, show),
+    Route("HEAD", ONE, READ, None, check),
     Route("PUT", ONE, CREATE, None, create),
     Route("DELETE", ONE, DELETE, None, delete),
 ]

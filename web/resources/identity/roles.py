@@ -17,6 +17,7 @@ from ...paging import read_page
 from ...policy import ADMIN, rule
 from ...routes import Reply, Route
 from .domains import find_domain
+from .extras import check_id, merge_extra
 from .lists import build_link, build_list, filter_texts
 
 _COMMON = {
@@ -73,7 +74,12 @@ def create(ctx: Context) -> Role:
     if domain_id is not None:
         find_domain(ctx.session, domain_id)
     _check_name(ctx, domain_id)
-    row = Role(name=ctx.body["name"], domain_id=domain_id, description=ctx.body.get("description"))
+    row = Role(
+        name=ctx.body["name"],
+        domain_id=domain_id,
+        description=ctx.body.get("description"),
+        extra=merge_extra({}, ctx.body, FIELDS),
+    )
     ctx.session.add(row)
     ctx.session.flush()
     return row
@@ -81,6 +87,7 @@ def create(ctx: Context) -> Role:
 
 def update(ctx: Context, role_id: str) -> Role:
     row = find_role(ctx.session, role_id)
+    check_id(ctx.body, role_id)
     if ctx.body.get("domain_id", row.domain_id) != row.domain_id:
         raise Forbidden("domain_id of a role cannot be changed.")
     _check_name(ctx, row.domain_id, but=row.id)
@@ -90,6 +97,7 @@ def update(ctx: Context, role_id: str) -> Role:
         row.name = ctx.body["name"]
     if "description" in ctx.body:
         row.description = ctx.body["description"]
+    row.extra = merge_extra(row.extra, ctx.body, FIELDS)
     ctx.session.flush()
     return row
 
@@ -104,6 +112,7 @@ def delete(ctx: Context, role_id: str) -> None:
 
 def view(ctx: Context, row: Role) -> dict:
     return {
+        **row.extra,
         "id": row.id,
         "name": row.name,
         "domain_id": row.domain_id,
@@ -119,8 +128,8 @@ UPDATE = rule("identity:roles:update", ADMIN)
 DELETE = rule("identity:roles:delete", ADMIN)
 ROUTES = [
     Route("GET", "/roles", READ, None, index),
-    Route("POST", "/roles", CREATE, FIELDS, create, view, 201, key="role"),
+    Route("POST", "/roles", CREATE, FIELDS, create, view, 201, key="role", extra=True),
     Route("GET", "/roles/{role_id}", READ, None, show, view, key="role"),
-    Route("PATCH", "/roles/{role_id}", UPDATE, CHANGES, update, view, key="role"),
+    Route("PATCH", "/roles/{role_id}", UPDATE, CHANGES, update, view, key="role", extra=True),
     Route("DELETE", "/roles/{role_id}", DELETE, None, delete),
 ]

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from ...auth import hash_password
 from ...errors import BadRequest, Conflict, Forbidden, NotFound
-from ...fields import BOOL, HEX_ID, NAME, field, nullable, text
+from ...fields import BOOL, HEX_ID, NAME, OBJECT, field, items, nullable, text
 from ...grants import read_targets
 from ...http import Context, build_log
 from ...models import (
@@ -31,6 +31,7 @@ from ...policy import ADMIN, ANYONE, rule
 from ...routes import Reply, Route
 from . import projects
 from .domains import choose_domain_id
+from .extras import check_id, merge_extra
 from .lists import build_link, build_list, filter_texts, read_flag
 from .user_options import OPTIONS, merge_options
 
@@ -43,6 +44,8 @@ _COMMON = {
     "default_project_id": field(nullable(HEX_ID)),
     "domain_id": field(nullable(HEX_ID)),
     "options": field(OPTIONS),
+    "federated": field(items(OBJECT, 0)),  # there is no federation
+    "original_password": field({"not": {}}, secret=True),  # of `passwords.py`; never to be kept as an attribute
 }
 FIELDS = {"name": field(NAME, required=True), **_COMMON}
 CHANGES = {"name": field(NAME), **_COMMON}
@@ -130,6 +133,7 @@ def create(ctx: Context) -> User:
             enabled=ctx.body.get("enabled", True),
             default_project_id=ctx.body.get("default_project_id"),
             options=merge_options({}, ctx.body.get("options")),
+            extra=merge_extra({}, ctx.body, FIELDS),
             password_hash=hashed,
             password_changed_at=now() if hashed else None,
         )
@@ -143,6 +147,7 @@ def update(ctx: Context, user_id: str) -> User:
     hashed = _hash(ctx)
     with ctx.write() as session:
         row = find_user(session, user_id, lock=True)
+        check_id(ctx.body, user_id)
         if ctx.body.get("domain_id") not in (None, row.domain_id):
             raise Forbidden("domain_id of a user cannot be changed.")
         _check_project(ctx)
@@ -152,6 +157,7 @@ def update(ctx: Context, user_id: str) -> User:
             if name in ctx.body:
                 setattr(row, name, ctx.body[name])
         row.options = merge_options(row.options, ctx.body.get("options"))
+        row.extra = merge_extra(row.extra, ctx.body, FIELDS)
         if "password" in ctx.body:
             store_password(row, hashed)
         if ctx.body.get("enabled") is False:
@@ -187,6 +193,7 @@ def index_projects(ctx: Context, user_id: str) -> Reply:
 
 def view(ctx: Context, row: User) -> dict:
     body = {
+        **row.extra,
         "id": row.id,
         "name": row.name,
         "domain_id": row.domain_id,
@@ -210,9 +217,9 @@ UPDATE = rule("identity:users:update", ADMIN)
 DELETE = rule("identity:users:delete", ADMIN)
 ROUTES = [
     Route("GET", "/users", READ, None, index),
-    Route("POST", "/users", CREATE, FIELDS, create, view, 201, key="user", transaction=False),
+    Route("POST", "/users", CREATE, FIELDS, create, view, 201, key="user", transaction=False, extra=True),
     Route("GET", "/users/{user_id}", SHOW, None, show, view, key="user"),
-    Route("PATCH", "/users/{user_id}", UPDATE, CHANGES, update, view, key="user", transaction=False),
+    Route("PATCH", "/users/{user_id}", UPDATE, CHANGES, update, view, key="user", transaction=False, extra=True),
     Route("DELETE", "/users/{user_id}", DELETE, None, delete),
     Route("GET", "/users/{user_id}/projects", SHOW, None, index_projects),
 ]

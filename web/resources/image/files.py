@@ -178,7 +178,7 @@ def show_file(ctx: Context, image_id: str) -> Reply:
         row = find_image(ctx, image_id)
     if row.status == "deactivated" and not ctx.allows(OTHERS):
         raise Forbidden(f"Image {image_id} is deactivated: its data cannot be downloaded.")
-    if row.status not in ("active", "deactivated"):
+    if row.status not in ("active", "deactivated") or row.size == 0:
         return Reply(None, 204)
     try:
         download = Download(ctx.settings.image.store_dir, image_id)

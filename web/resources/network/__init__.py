@@ -2,6 +2,7 @@
 
 from ...routes import Service
 from . import (
+    auto_allocated,
     availability_zones,
     extensions,
     floatingips,
@@ -33,6 +34,7 @@ RESOURCES = [
     tags,
     availability_zones,
     network_ip_availabilities,
+    auto_allocated,
 ]
 
 SERVICE = Service(

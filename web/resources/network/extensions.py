@@ -10,6 +10,7 @@ from ...routes import Route
 UPDATED = "2026-11-22T00:00:00-00:00"
 EXTENSIONS = {  # alias: (name, what it adds)
     "allowed-address-pairs": ("Allowed Address Pairs", "Further addresses that a port may send from."),
+    "auto-allocated-topology": ("Auto Allocated Topology Services", "A network for a project that has none."),
     "availability_zone": ("Availability Zone", "The zones of the hosts."),
     "binding": ("Port Binding", "Where a port is bound, for administrators."),
     "dns-integration": ("DNS Integration", "A port's name in DNS, a network's domain."),

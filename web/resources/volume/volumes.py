@@ -248,6 +248,8 @@ def _find_image(ctx: Context, image_id: str | None) -> Image | None:
         raise BadRequest("Invalid image identifier or unable to access requested image.")
     if image.status != "active":
         raise BadRequest(f"Invalid input received: Image {image.id} is not active.")
+    if image.size == 0:
+        raise BadRequest(f"Invalid input received: Image {image.id} has no bytes: it is of snapshots of volumes.")
     return image
 
 
