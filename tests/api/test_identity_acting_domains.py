@@ -86,7 +86,8 @@ def test_records_do_not_keep_a_project(cloud):
         kind = session.scalar(select(VolumeType.id))
         gone = Volume(project_id=project, user_id=user, size_gb=1, gone_at=now(), deleted_at=now())
         volume = Volume(project_id=project, user_id=user, size_gb=1)
-        session.add_all([image, mine, gone, volume])
+        queued = Image(project_id=project, name="queued", status="queued")
+        session.add_all([image, mine, gone, volume, queued])
         session.flush()
         session.add(ImageTask(image_id=image.id, project_id=project, type="import"))
         action = {"server_id": "s", "action": "create", "request_id": "r", "user_id": user, "project_id": project}
@@ -96,7 +97,7 @@ def test_records_do_not_keep_a_project(cloud):
         session.add(
             IdempotentAnswer(user_id=user, project_id=project, key="k", digest="d", request="r", status=200, body="b")
         )
-        kept, volume_id = image.id, volume.id
+        kept, volume_id, queued_id = image.id, volume.id, queued.id
     refused = cloud.delete(f"{V3}/projects/{project}", user="admin")
     assert refused.status_code == 409
     assert refused.json["error"]["message"].startswith(f"Project {project} still owns 1 volumes: ")
@@ -108,6 +109,7 @@ def test_records_do_not_keep_a_project(cloud):
             left = select(func.count()).select_from(model).where(model.project_id == project)
             assert session.scalar(left) == 0, model
         assert session.get(Image, kept) is not None
+        assert session.get(Image, queued_id).status == "deleted"
         assert session.scalars(select(Server)).all() == []
 
 

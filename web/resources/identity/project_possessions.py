@@ -7,7 +7,7 @@ along. Source: Identity API reference, "Delete project". Next room: `domain_cont
 
 from __future__ import annotations
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import and_, delete, func, select, update
 
 from ...errors import Conflict, Forbidden
 from ...models import (
@@ -35,6 +35,7 @@ from ...models import (
     UserQuota,
     Volume,
     VolumeTypeAccess,
+    now,
 )
 
 # Part of the project itself, by its `project_id`.
@@ -51,7 +52,7 @@ _LIVING = {
     Server: Server.gone_at.is_(None),
     Volume: Volume.gone_at.is_(None),
     Snapshot: Snapshot.gone_at.is_(None),
-    Image: Image.deleted_at.is_(None),
+    Image: and_(Image.deleted_at.is_(None), Image.status != "queued"),  # one that never had bytes is a record
     SecurityGroup: SecurityGroup.default_for.is_(None),
 }
 
@@ -82,6 +83,8 @@ def delete_project(session, row: Project) -> None:
     session.execute(delete(Assignment).where(Assignment.target_kind == "project", Assignment.target_id == project_id))
     for model in (*_PARTS, *_RECORDS):
         session.execute(delete(model).where(model.project_id == project_id))
+    queued = update(Image).where(Image.project_id == project_id, Image.status == "queued")
+    session.execute(queued.values(status="deleted", deleted_at=now()))
     session.execute(delete(SecurityGroup).where(SecurityGroup.default_for == project_id))
     session.execute(update(User).where(User.default_project_id == project_id).values(default_project_id=None))
     session.delete(row)
