@@ -193,7 +193,10 @@ def test_a_project_that_owns_something_stays(cloud):
         left = select(func.count()).select_from(Assignment).where(Assignment.target_id == project["id"])
         assert session.scalar(left) == 0
         assert session.scalar(select(func.count()).select_from(SecurityGroup)) == 0
-    image = cloud.post("/image/v2/images", {"name": "i"}).json
+    image = cloud.post("/image/v2/images", {"name": "i", "disk_format": "raw", "container_format": "bare"}).json
+    options = {"data": b"x" * 512, "content_type": "application/octet-stream"}
+    sent = cloud.call("PUT", f"/image/v2/images/{image['id']}/file", **options)
+    assert sent.status_code == 204
     demo_project = f"{V3}/projects/{read_id(cloud, Project, 'demo')}"
     assert "1 images" in cloud.delete(demo_project, user="admin").json["error"]["message"]
     assert cloud.delete(f"/image/v2/images/{image['id']}").status_code == 204
