@@ -116,4 +116,5 @@ SERVICE = Service(
     port=8774,
     routes=[route for resource in RESOURCES for route in resource.ROUTES],
     project_paths=True,
+    slashes=False,
 )

@@ -79,7 +79,10 @@ def add(ctx: Context, server_id: str) -> None:
     floating = _find_by_address(ctx)
     port, address = chosen[0]
     body = {"port_id": port, "fixed_ip_address": address}
-    ask(ctx, "network", "PUT", ONE_OF_THEM, body, floatingip_id=floating["id"])
+    try:
+        ask(ctx, "network", "PUT", ONE_OF_THEM, body, floatingip_id=floating["id"])
+    except Conflict as refusal:  # the reference has no conflict here
+        raise BadRequest(f"Unable to associate floating IP {ctx.body['address']}: {refusal.message}") from None
     record_action(ctx, server, "addFloatingIp", finished=True)
 
 

@@ -19,6 +19,7 @@ from .server_requests import check_metadata
 from .server_views import build_bookmark, build_links
 
 ATTRIBUTES = {
+    "stores",
     "id", "name", "status", "visibility", "owner", "protected", "os_hidden", "disk_format", "container_format", "size",
     "virtual_size", "checksum", "os_hash_algo", "os_hash_value", "min_disk", "min_ram", "created_at", "updated_at",
     "tags", "self", "file", "schema",

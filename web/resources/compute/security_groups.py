@@ -6,7 +6,7 @@ Next room: `web/neighbours.py`.
 
 from __future__ import annotations
 
-from ...errors import BadRequest
+from ...errors import BadRequest, Conflict
 from ...fields import UUID, as_bool, field, nullable, text, whole
 from ...http import Context
 from ...neighbours import ask
@@ -71,7 +71,10 @@ def create_rule(ctx: Context) -> dict:
         "remote_ip_prefix": cidr,
         "remote_group_id": group,
     }
-    return ask(ctx, "network", "POST", "/security-group-rules", wanted)
+    try:
+        return ask(ctx, "network", "POST", "/security-group-rules", wanted)
+    except Conflict as refusal:  # a second one of the kind; the reference has no conflict here
+        raise BadRequest(refusal.message) from None
 
 
 def _parse_protocol(given: str | int | None) -> str | int | None:

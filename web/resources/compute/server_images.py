@@ -28,7 +28,14 @@ BACKUP_FIELDS = {
     "rotation": field(whole(0), required=True),
 }
 # What an image has besides properties: no property is called so.
-ATTRIBUTES = {column.key for column in Image.__table__.columns} | {"owner", "self", "file", "schema", "locations"}
+ATTRIBUTES = {column.key for column in Image.__table__.columns} | {
+    "owner",
+    "self",
+    "file",
+    "schema",
+    "locations",
+    "stores",
+}
 NOT_INHERITED = (
     "image_type", "image_location", "image_state", "instance_uuid", "base_image_ref", "backup_type", "owner_id",
     "user_id", "block_device_mapping", "bdm_v2", "root_device_name", "cache_in_nova",

@@ -122,6 +122,7 @@ def view_rebuilt(ctx: Context, shown: Shown) -> dict:
         view["key_name"] = shown.server.key_name
     if ctx.version >= (2, 57):
         view["user_data"] = shown.server.user_data
+        view.pop("OS-EXT-SRV-ATTR:user_data", None)
     return view
 
 
