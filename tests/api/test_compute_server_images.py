@@ -65,7 +65,7 @@ def test_an_image_of_a_running_server(hosts, server):
     with hosts.cloud.database.write.begin() as session:
         session.get(Image, hosts.image).properties = {"os_distro": "cirros", "image_type": "x", "a": "base"}
         session.get(Image, hosts.image).min_ram = 64
-    image = ask(hosts, server, body={"name": "copy", "metadata": {"a": "given", "b": "2"}})
+    image = ask(hosts, server, body={"name": "copy", "metadata": {"a": "given", "b": "2", "image_type": "test"}})
     seen = show(hosts, image)
     project = find_project(hosts.cloud, "admin")
     assert {key: seen[key] for key in ("name", "status", "visibility", "owner", "disk_format", "container_format")} == {
@@ -74,7 +74,7 @@ def test_an_image_of_a_running_server(hosts, server):
     }  # fmt: skip
     assert (seen["min_disk"], seen["min_ram"]) == (1, 64)
     assert {name: seen[name] for name in ("image_type", "image_location", "instance_uuid", "base_image_ref")} == {
-        "image_type": "snapshot", "image_location": "snapshot", "instance_uuid": server, "base_image_ref": hosts.image,
+        "image_type": "test", "image_location": "snapshot", "instance_uuid": server, "base_image_ref": hosts.image,
     }  # fmt: skip
     assert (seen["os_distro"], seen["a"], seen["b"], seen["owner_id"]) == ("cirros", "given", "2", project)
     assert hosts.where(server) == ("a", "ACTIVE", "image_snapshot_pending")

@@ -140,7 +140,7 @@ def _read_root_metadata(ctx: Context, server: Server) -> dict:
 def _build_properties(
     ctx: Context, server: Server, base: dict, base_id: str, project_id: str, given: dict, marks: dict
 ) -> dict:
-    """The properties of the new image: its base's, then those that were ``given``, then what it is of."""
+    """The properties of the new image: its base's, its kind, then those that were ``given``, then what it is of."""
     for name in given:
         if name in ATTRIBUTES or name.startswith("os_glance_"):
             raise invalid("metadata", name, "An image has an attribute of this name.")
@@ -151,9 +151,8 @@ def _build_properties(
         "image_location": "snapshot",
         "owner_id": project_id,
         "user_id": ctx.token.user_id,
-        **marks,
     }
-    properties = {**inherited, **given, **own}
+    properties = {**inherited, **marks, **given, **own}
     if len(properties) > MOST_PROPERTIES:
         raise invalid("metadata", len(given), f"An image has at most {MOST_PROPERTIES} properties.")
     return properties
