@@ -205,8 +205,14 @@ def test_a_wrong_mapping_is_refused_and_nothing_is_made(storage, boot, mapping):
 def test_two_roots_are_refused(storage, boot):
     volume = storage.create(imageRef=boot.image)["id"]
     entry = {"source_type": "volume", "destination_type": "volume", "uuid": volume, "boot_index": 0}
-    boot(400, run=False, block_device_mapping_v2=[entry])
+    boot(400, run=False, block_device_mapping_v2=[entry, entry])
     boot(400, run=False, imageRef="", block_device_mapping_v2=[entry, entry])
+    # An image that is named beside a volume to boot from has to be there; the volume is what boots.
+    unknown = "00000000-0000-4000-8000-000000000009"
+    boot(400, run=False, imageRef=unknown, block_device_mapping_v2=[entry])
+    boot(202, run=False, block_device_mapping_v2=[entry])
+    with storage.cloud.database.read() as session:
+        assert session.scalars(select(Server.image_id)).all() == [None]
 
 
 def set_apart(storage):

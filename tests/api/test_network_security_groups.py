@@ -59,7 +59,7 @@ def test_a_group_lives_and_dies(net):
         ({"protocol": "icmp", "port_range_min": 8}, {"port_range_min": 8, "port_range_max": None}),
         ({"protocol": "icmpv6", "ethertype": "IPv6"}, {"protocol": "ipv6-icmp"}),
         ({"protocol": "icmp", "ethertype": "ipv6"}, {"protocol": "ipv6-icmp", "ethertype": "IPv6"}),
-        ({"remote_ip_prefix": "10.0.0.7/24"}, {"remote_ip_prefix": "10.0.0.0/24", "normalized_cidr": "10.0.0.0/24"}),
+        ({"remote_ip_prefix": "10.0.0.7/24"}, {"remote_ip_prefix": "10.0.0.7/24", "normalized_cidr": "10.0.0.0/24"}),
         ({"remote_ip_prefix": "10.0.0.7"}, {"remote_ip_prefix": "10.0.0.7/32"}),
         ({"protocol": "tcp", "port_range_min": -1, "port_range_max": -1}, {"port_range_min": None}),
         ({"direction": "egress", "protocol": "vrrp"}, {"direction": "egress", "protocol": "vrrp"}),

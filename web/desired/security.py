@@ -51,7 +51,7 @@ def build_security_groups(rows: Rows) -> list[dict]:
                     "protocol": rule.protocol,
                     "port_min": rule.port_range_min,
                     "port_max": rule.port_range_max,
-                    "remote_cidr": rule.remote_ip_prefix,
+                    "remote_cidr": _normalize(rule.remote_ip_prefix),
                     "remote_group": rule.remote_group_id,
                 }
                 for rule in sorted(group.rules, key=lambda rule: rule.id)
@@ -63,3 +63,8 @@ def build_security_groups(rows: Rows) -> list[dict]:
     for group_id, addresses in rows.group_addresses.items():
         documents.setdefault(group_id, {"id": group_id, "rules": [], "members": {}})["members"] = _split(addresses)
     return [documents[group_id] for group_id in sorted(documents)]
+
+
+def _normalize(prefix: str | None) -> str | None:
+    """A range without host bits."""
+    return str(ipaddress.ip_network(prefix, strict=False)) if prefix else None

@@ -86,8 +86,9 @@ def read_block_devices(ctx: Context, body: dict, flavor: Flavor, count: int) -> 
             raise invalid(where, kinds, "Only an image onto the local root disk, blank local disks and volumes exist.")
     roots = [one for one in volumes if one.root]
     if len(roots) > 1 or bool(roots) == bool(local):
-        # An image named beside its own copy on a volume says the same thing twice.
-        if len(roots) == 1 and roots[0].image is not None and roots[0].image.id == reference:
+        # As the reference has it: an image that is named beside a root disk on a volume has to be there, no more.
+        if len(roots) == 1 and reference and local == reference:
+            read_image(ctx, reference, flavor, on_volume=True)
             return BlockDevices(None, volumes, blanks, mapped=mapped)
         if not reference and not given and mapped is None:
             raise BadRequest("Invalid imageRef provided: an image, or a volume to boot from, is needed.")

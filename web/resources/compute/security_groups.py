@@ -49,7 +49,10 @@ def update(ctx: Context, group_id: str) -> dict:
 
 
 def delete(ctx: Context, group_id: str) -> None:
-    ask(ctx, "network", "DELETE", GROUP, group_id=group_id)
+    try:
+        ask(ctx, "network", "DELETE", GROUP, group_id=group_id)
+    except Conflict as refusal:  # in use, or the default group; the reference has no conflict here
+        raise BadRequest(refusal.message) from None
 
 
 def create_rule(ctx: Context) -> dict:

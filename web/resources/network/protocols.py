@@ -6,6 +6,8 @@ has none is refused here (security case 18). Next room: `security_group_rules.py
 
 from __future__ import annotations
 
+import ipaddress
+
 from ...errors import BadRequest
 from .ranges import parse_network
 
@@ -100,7 +102,7 @@ def check_ports(protocol: str | None, least: int | None, most: int | None) -> No
 
 
 def parse_prefix(given: str | None, ethertype: str) -> str | None:
-    """The range without host bits, of a single address too; BadRequest where it is of the other IP version."""
+    """The range as it was given, of a single address too; BadRequest where it is of the other IP version."""
     if not given:
         return None
     network = parse_network(given, "remote_ip_prefix")
@@ -108,7 +110,12 @@ def parse_prefix(given: str | None, ethertype: str) -> str | None:
         raise BadRequest(
             f"Conflicting value ethertype {ethertype} for CIDR {given}", kind="SecurityGroupRuleParameterConflict"
         )
-    return str(network)
+    return given if "/" in given else str(network)
+
+
+def normalize_range(prefix: str | None) -> str | None:
+    """A rule's range without host bits: what it means."""
+    return str(ipaddress.ip_network(prefix, strict=False)) if prefix else None
 
 
 def parse_ethertype(given: str) -> str:

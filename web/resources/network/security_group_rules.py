@@ -17,7 +17,7 @@ from ...paging import Page
 from ...policy import MEMBER, READER, rule
 from ...routes import Route
 from .listing import build_columns, build_filters, pick_fields, read_list
-from .protocols import check_ports, parse_ethertype, parse_prefix, parse_protocol
+from .protocols import check_ports, normalize_range, parse_ethertype, parse_prefix, parse_protocol
 from .rows import DESCRIPTION, PROJECT_FIELDS, choose_project, find_own, find_row, lock, view_standard
 
 PORT = nullable(whole(-1, 65535))  # -1 is what some clients send for none
@@ -97,13 +97,14 @@ def create(ctx: Context) -> SecurityGroupRule:
 
 def _check_new(ctx: Context, row: SecurityGroupRule) -> None:
     """Conflict where the group has a rule that means the same."""
-    same = select(SecurityGroupRule.id).where(SecurityGroupRule.security_group_id == row.security_group_id)
+    same = select(SecurityGroupRule).where(SecurityGroupRule.security_group_id == row.security_group_id)
     for name in MEANING:
-        column, value = getattr(SecurityGroupRule, name), getattr(row, name)
-        same = same.where(column.is_(None) if value is None else column == value)
-    found = ctx.session.scalar(same)
-    if found is not None:
-        raise Conflict(f"Security group rule already exists. Rule id is {found}.", kind="SecurityGroupRuleExists")
+        if name != "remote_ip_prefix":
+            column, value = getattr(SecurityGroupRule, name), getattr(row, name)
+            same = same.where(column.is_(None) if value is None else column == value)
+    for one in ctx.session.scalars(same):
+        if normalize_range(one.remote_ip_prefix) == normalize_range(row.remote_ip_prefix):
+            raise Conflict(f"Security group rule already exists. Rule id is {one.id}.", kind="SecurityGroupRuleExists")
 
 
 def delete(ctx: Context, rule_id: str) -> None:
@@ -125,7 +126,7 @@ def view_rule(row: SecurityGroupRule) -> dict:
         **view_standard(row, named=False),
         "security_group_id": row.security_group_id,
         **{name: getattr(row, name) for name in MEANING},
-        "normalized_cidr": row.remote_ip_prefix,
+        "normalized_cidr": normalize_range(row.remote_ip_prefix),
         "remote_address_group_id": None,
     }
 
