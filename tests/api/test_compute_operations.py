@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from compute_cloud import COMPUTE, add_image, boot, find_project, see_host
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from web.models import Host
 
@@ -186,12 +188,29 @@ def test_keypairs(cloud):
         {},
         {"name": "k", "public_key": "nonsense"},
         {"name": "k", "public_key": "ssh-rsa AAAA"},
-        {"name": "k", "type": "x509"},
+        {"name": "k", "type": "x509", "public_key": ED25519},
+        {"name": "k", "type": "pgp"},
         {"name": "k", "colour": "red"},
     ],
 )
 def test_keypairs_refuse(cloud, fields):
     assert cloud.post(f"{COMPUTE}/os-keypairs", {"keypair": fields}, version="2.91").status_code == 400
+
+
+def test_a_certificate(cloud):
+    """Made, with the user's principal name, or brought; the private half is in the first answer alone."""
+    path = f"{COMPUTE}/os-keypairs"
+    made = cloud.post(path, {"keypair": {"name": "win", "type": "x509"}}, version="2.2").json["keypair"]
+    certificate = x509.load_pem_x509_certificate(made["public_key"].encode())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert made["user_id"].encode() + b"@localhost" in names[0].value
+    key = serialization.load_pem_private_key(made["private_key"].encode(), None)
+    assert key.public_key() == certificate.public_key()
+    assert len(made["fingerprint"].split(":")) == 20
+    shown = cloud.get(f"{path}/win", version="2.2").json["keypair"]
+    assert (shown["type"], shown["public_key"], "private_key" in shown) == ("x509", made["public_key"], False)
+    body = {"name": "again", "type": "x509", "public_key": made["public_key"]}
+    assert cloud.post(path, {"keypair": body}, version="2.92").json["keypair"]["fingerprint"] == made["fingerprint"]
 
 
 def test_quota_of_keypairs(cloud):

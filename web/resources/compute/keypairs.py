@@ -5,12 +5,6 @@ Source: Compute API reference, "Keypairs (keypairs)". API only: nothing of it is
 
 from __future__ import annotations
 
-import base64
-import hashlib
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 from sqlalchemy import func, select
 
 from ...errors import BadRequest, Conflict, NotFound, OverQuota
@@ -22,6 +16,7 @@ from ...paging import Page
 from ...paging import read_limit as read_page_limit
 from ...policy import ANYONE, rule
 from ...routes import Route
+from .keypair_kinds import build_fingerprint, generate
 
 KEY_NAME = {**NAME, "pattern": "^[a-zA-Z0-9 _-]+$"}
 FIELDS = {
@@ -38,27 +33,6 @@ FIELDS_2_92 = {
 }
 QUERY = {"user_id", "limit", "marker"}
 VIEW_FIELDS = {"type": field({}, since("2.2"))}
-
-
-def _fingerprint(public_key: str) -> str:
-    """MD5 of the key's bytes, in colons, as the API has it; BadRequest where it is no public key."""
-    try:
-        serialization.load_ssh_public_key(public_key.strip().encode())
-        blob = base64.b64decode(public_key.split()[1])
-    except (ValueError, UnsupportedAlgorithm, IndexError) as error:
-        raise BadRequest(f"Invalid input for field/attribute public_key: Keypair data is invalid: {error}") from None
-    digest = hashlib.md5(blob, usedforsecurity=False).hexdigest()
-    return ":".join(digest[i : i + 2] for i in range(0, 32, 2))
-
-
-def _generate() -> tuple[str, str]:
-    """(private PEM, public key) of a new RSA key."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    return private.decode(), f"{public.decode()} Generated-by-Kumo"
 
 
 def _user(ctx: Context, given: str | None) -> str:
@@ -108,16 +82,16 @@ def create(ctx: Context):
     """Without a public key one is generated, and the private key is in this one answer only."""
     user = _user(ctx, ctx.body.get("user_id"))
     name = ctx.body["name"]
-    if ctx.body.get("type") == "x509":
-        raise BadRequest("Invalid input for field/attribute type. Value: x509. Only ssh key pairs are offered.")
+    kind = ctx.body.get("type", "ssh")
     used = ctx.session.scalar(select(func.count()).select_from(Keypair).where(Keypair.user_id == user))
     limit = read_limit_of_user(ctx.session, ctx.project_id, user, "key_pairs")
     if limit != -1 and used >= limit:
         raise OverQuota("Quota exceeded, too many key pairs.")
     if ctx.session.execute(select(Keypair.id).where(Keypair.user_id == user, Keypair.name == name)).first():
         raise Conflict(f"Key pair '{name}' already exists.")
-    private, public = (None, ctx.body["public_key"].strip()) if ctx.body.get("public_key") else _generate()
-    row = Keypair(user_id=user, name=name, public_key=public, fingerprint=_fingerprint(public))
+    given = ctx.body.get("public_key")
+    private, public = (None, given.strip()) if given else generate(kind, user)
+    row = Keypair(user_id=user, name=name, type=kind, public_key=public, fingerprint=build_fingerprint(kind, public))
     ctx.session.add(row)
     ctx.session.flush()
     return row, private

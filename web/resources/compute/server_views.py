@@ -302,7 +302,6 @@ def view_shown(ctx: Context, shown: Shown) -> dict:
         **view_basic(ctx, shown),
         "config_drive": "True" if server.config_drive else "",
         "key_name": server.key_name,
-        "security_groups": [{"name": name} for name in shown.groups],
         "OS-EXT-AZ:availability_zone": zone,
         "OS-EXT-STS:task_state": server.task_state,
         "OS-EXT-STS:vm_state": server.vm_state,
@@ -314,6 +313,8 @@ def view_shown(ctx: Context, shown: Shown) -> dict:
         ],
         "pinned_availability_zone": server.availability_zone,
     }
+    if shown.groups:  # left out where there is none, as in the reference
+        view["security_groups"] = [{"name": name} for name in shown.groups]
     if shown.extended or ctx.version >= (2, 90):
         view["OS-EXT-SRV-ATTR:hostname"] = server.hostname
     if shown.extended:
