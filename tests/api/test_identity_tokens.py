@@ -301,4 +301,4 @@ def test_versions(cloud, path, status):
 def test_implied_roles(cloud):
     """Implied roles are in the token although only one is assigned."""
     answer = log_in(cloud, password_of("admin"), {"project": {"name": "admin", "domain": DEFAULT}})
-    assert {role["name"] for role in answer.json["token"]["roles"]} == {"admin", "member", "reader"}
+    assert {role["name"] for role in answer.json["token"]["roles"]} == {"admin", "manager", "member", "reader"}
