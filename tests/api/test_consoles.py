@@ -164,6 +164,10 @@ def test_a_serial_port_with_and_without_a_page(cloud, server, proxy):
     assert second.read(7) == b"login: "
 
 
+def test_a_program_that_is_no_browser_is_let_in_by_its_token(cloud, server, proxy):
+    assert Client(proxy.port, make(cloud, server), origin=None).status == 101
+
+
 @pytest.mark.parametrize(
     "origin",
     [
@@ -172,7 +176,6 @@ def test_a_serial_port_with_and_without_a_page(cloud, server, proxy):
         "https://127.0.0.1:6080",
         "null",
         "http://127.0.0.1:6080.evil",
-        None,
     ],
 )
 def test_pages_of_others_are_refused(cloud, server, proxy, origin):

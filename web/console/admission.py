@@ -1,8 +1,8 @@
 """Who is let in to a console: a page of ours, a token that was never used, and not too many.
 
 A browser says which page opens a WebSocket (Origin), and no page of anybody else's may: it could be handed a token, and
-use the console in its reader's name (security case 25). A program that is no browser sends none, which is taken for a
-serial port only, as noVNC is always a page. Refusals use no token up, but for one that leads nowhere.
+use the console in its reader's name (security case 25). A program that is no browser sends none, and is nobody's page:
+it is let in by its token, as in the reference. Refusals use no token up, but for one that leads nowhere.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Admission:
             LOG.warning("%s: refused a page of %.200r; [console] allowed_origins has those that may", address, origin)
             raise Refused(403, "This page may not open consoles")
         try:
-            session, vnc_port = self._take(token, origin, address)
+            session, vnc_port = self._take(token, address)
         except SQLAlchemyError as error:
             LOG.error("%s: the database cannot be used: %s", address, error)
             raise Refused(503, "The database cannot be reached: ask for a new URL in a moment") from None
@@ -85,14 +85,12 @@ class Admission:
             with contextlib.suppress(OSError):
                 session.connection.close()
 
-    def _take(self, token: str, origin: str | None, address: str) -> tuple[Session, int | None]:
+    def _take(self, token: str, address: str) -> tuple[Session, int | None]:
         """A session for a token that is used up now, and the port of its guest's screen."""
         session = vnc_port = None
         try:
             with self.database.write.begin() as rows:
                 found = console_tokens.find_target(rows, token)
-                if found is not None and origin is None and found.kind != "serial":
-                    raise Refused(403, "A screen is opened by a web page, which says which it is (Origin)")
                 if found is not None:
                     session = self.sessions.add(found, address)
                     server = rows.scalar(select(Server).where(Server.id == found.server_id))

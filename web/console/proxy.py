@@ -99,7 +99,9 @@ class Handler(WebSockifyRequestHandler):
             self.session = self.server.admission.open(token, self.headers.get("Origin"), self.client_address[0])
         except Refused as refusal:
             LOG.info("%s: refused: %s", self.client_address[0], refusal.sentence)
-            self.send_error(refusal.status, refusal.sentence)
+            self.send_response(refusal.status, refusal.sentence)  # nothing of a page: who asked waits for frames
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         about = self.session.target
         LOG.info(

@@ -15,6 +15,7 @@ SERVED = {
     "os-aggregates": "Aggregates",
     "os-attach-interfaces": "AttachInterfaces",
     "os-availability-zone": "AvailabilityZone",
+    "os-consoles": "Consoles",
     "os-console-auth-tokens": "ConsoleAuthTokens",
     "os-console-output": "ConsoleOutput",
     "os-deferred-delete": "DeferredDelete",
