@@ -69,11 +69,13 @@ def read_page(
     maximum: int,
     default_limit: int | None = None,
     within=None,
+    offsets: bool = False,
 ) -> Page:
     """The page of ``statement`` (a select of one model) that ``query`` asks for.
 
     ``columns`` maps sort keys to columns, ``identity`` is the column that markers name, unique among rows that
-    are ``within`` (a condition; None: among all). A marker that names no row of the list is a BadRequest.
+    are ``within`` (a condition; None: among all). A marker that names no row of the list is a BadRequest. With
+    ``offsets`` the query may also say how many rows to leave out (`offset`), as the volume service's does.
     """
     limit = read_limit(query, maximum, default_limit)
     pairs = parse_sort(query, columns, default)
@@ -89,10 +91,19 @@ def read_page(
         statement = statement.where(_after(order, tuple(at)))
     for column, direction in order:
         statement = statement.order_by(asc(column.is_(None)), asc(column) if direction == "asc" else desc(column))
+    if offsets:
+        statement = statement.offset(_read_offset(query))
     rows = list(session.execute(statement.limit(limit + 1)).unique().scalars())
     more = len(rows) > limit
     rows = rows[:limit]
     return Page(rows, getattr(rows[-1], identity.key) if more and rows else None)
+
+
+def _read_offset(query) -> int:
+    text = query.get("offset") or "0"
+    if not text.isdecimal() or len(text) > 9:
+        raise BadRequest(f"Invalid input for query parameter offset. Value: {text[:200]}. It is no whole number.")
+    return int(text)
 
 
 def _after(order, values):
@@ -110,5 +121,5 @@ def _after(order, values):
 
 def build_next_link(base: str, query, marker: str) -> str:
     """The URL of the next page: the same query from the marker on."""
-    pairs = [(key, value) for key in query for value in query.getlist(key) if key != "marker"]
+    pairs = [(key, value) for key in query for value in query.getlist(key) if key not in ("marker", "offset")]
     return f"{base}?{urlencode([*pairs, ('marker', marker)])}"

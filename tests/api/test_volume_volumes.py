@@ -301,6 +301,11 @@ def test_paging_sorting_and_filters(storage):
     assert [one["name"] for one in page["volumes"]] == ["v0", "v1"]
     marker = page["volumes_links"][0]["href"].partition("?")[2]
     assert [one["name"] for one in storage.call("GET", f"/volumes?{marker}")["volumes"]] == ["v2"]
+    page = storage.call("GET", "/volumes?offset=1&limit=1&sort=name:asc")
+    assert [one["name"] for one in page["volumes"]] == ["v1"]
+    marker = page["volumes_links"][0]["href"].partition("?")[2]
+    assert [one["name"] for one in storage.call("GET", f"/volumes?{marker}")["volumes"]] == ["v2"]
+    storage.call("GET", "/volumes?offset=-1", status=400)
     assert len(storage.call("GET", "/volumes/detail?name=v1")["volumes"]) == 1
     storage.call("GET", "/volumes?sort=colour:asc", status=400)
     summary = storage.call("GET", "/volumes/summary", version="3.12")["volume-summary"]

@@ -50,6 +50,7 @@ def _read_page(ctx: Context) -> Page:
         identity=Snapshot.id,
         default=[("created_at", "desc")],
         maximum=ctx.settings.api.max_limit,
+        offsets=True,
     )
 
 

@@ -154,6 +154,7 @@ def _read_page(ctx: Context) -> Page:
         identity=Volume.id,
         default=[("created_at", "desc")],
         maximum=ctx.settings.api.max_limit,
+        offsets=True,
     )
 
 
