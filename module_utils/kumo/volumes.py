@@ -173,7 +173,8 @@ def _plan_present(kind: str, row: dict, observed: dict, exported: set) -> list[A
         of = observed.get(row["volume"], {"state": "missing"})
         if of["state"] != "available":
             raise KumoError(f"snapshot {row['id']}: volume {row['volume']} is not (yet) whole on this host")
-        args = {"volume": row["volume"], "size_gb": size_gb, "exported": row["volume"] in exported}
+        exported_now = row["volume"] in exported and not row.get("resting")
+        args = {"volume": row["volume"], "size_gb": size_gb, "exported": exported_now}
         return [Action(SECTION, row["id"], "snapshot", args, "", after)]
     source = row.get("source") or {}
     if not source:

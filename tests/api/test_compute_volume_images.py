@@ -126,6 +126,8 @@ def test_a_backend_that_needs_time_wants_the_guest_stopped(storage, server):  # 
     assert (view["status"], view["OS-EXT-STS:task_state"]) == ("SHUTOFF", "image_snapshot")
     act(storage, server, "os-start", status=409)
     storage.run(4)
+    assert any(one.get("resting") for sent in storage.host.documents for one in sent["snapshots"])
+    assert not any("resting" in one for one in storage.host.documents[-1]["snapshots"])
     act(storage, server, "os-start")
     storage.run()
     assert show(storage, server)["status"] == "ACTIVE"

@@ -246,8 +246,14 @@ VOLUME = _object(
 )
 SNAPSHOT = _object(
     "A snapshot of a volume of this storage host.",
-    {"id": UUID, "volume": UUID, "wanted": {"enum": ["present", "absent"]}, "size_gb": WHOLE},
-    optional=("size_gb",),
+    {
+        "id": UUID,
+        "volume": UUID,
+        "wanted": {"enum": ["present", "absent"]},
+        "size_gb": WHOLE,
+        "resting": _said("True: its guests are off, and stay so until it is whole.", BOOL),
+    },
+    optional=("size_gb", "resting"),
 )
 ATTACHED = _object(
     "A volume of a guest, reached by QEMU's own iSCSI initiator.",

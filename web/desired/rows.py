@@ -77,6 +77,7 @@ class Rows:
     snapshots: list[Snapshot] = field(default_factory=list)
     attachments: list[VolumeAttachment] = field(default_factory=list)  # of those volumes
     whole: set[str] = field(default_factory=set)  # ids of those volumes and snapshots that were seen whole
+    resting: set[str] = field(default_factory=set)  # ids of those whose guests are off until it is whole
     server_volumes: dict[str, list] = field(default_factory=dict)  # server id: [(attachment, volume)]
 
 
@@ -139,6 +140,22 @@ def _read_tunnel_addresses(session: Session, rows: Rows, host_ids: set[str]) -> 
                 rows.tunnel_addresses[host_id] = settings["tunnel_address"]
 
 
+def _read_resting(session: Session, rows: Rows) -> set[str]:
+    """Volumes with a snapshot to be taken, whose guests are off and stay so until it is (`volume_images.py`)."""
+    wanted = {row.volume_id for row in rows.snapshots if row.built_at is None and row.deleted_at is None}
+    users: dict[str, set[str]] = {}
+    for one in rows.attachments:
+        if one.volume_id in wanted and one.wanted:
+            users.setdefault(one.volume_id, set()).add(one.server_id)
+    servers = select(Server.id).where(
+        Server.id.in_({server_id for ids in users.values() for server_id in ids}),
+        Server.vm_state.in_(("stopped", "suspended")),
+        Server.image_task.is_not(None),
+    )
+    resting = set(session.scalars(servers)) if users else set()
+    return {volume_id for volume_id, ids in users.items() if ids <= resting}
+
+
 def _read_volumes(session: Session, rows: Rows) -> None:
     host = rows.host
     if "storage" in host.roles:
@@ -153,6 +170,7 @@ def _read_volumes(session: Session, rows: Rows) -> None:
             ),
         )  # fmt: skip
         rows.whole = {row.id for row in [*rows.volumes, *rows.snapshots] if row.built_at and row.deleted_at is None}
+        rows.resting = _read_resting(session, rows)
     server_ids = [server.id for server in rows.servers]
     if not server_ids:
         return

@@ -54,9 +54,9 @@ def build_snapshots(rows: Rows) -> list[dict]:
         if snapshot.deleted_at is not None:
             documents.append({"id": snapshot.id, "volume": snapshot.volume_id, "wanted": "absent"})
         elif snapshot.volume_id in rows.whole:
-            documents.append(
-                {"id": snapshot.id, "volume": snapshot.volume_id, "wanted": "present", "size_gb": snapshot.size_gb}
-            )
+            resting = {"resting": True} if snapshot.volume_id in rows.resting else {}
+            row = {"id": snapshot.id, "volume": snapshot.volume_id, "wanted": "present", "size_gb": snapshot.size_gb}
+            documents.append(row | resting)
     return documents
 
 

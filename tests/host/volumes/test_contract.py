@@ -111,6 +111,19 @@ def test_copies_do_not_share_what_is_written_later(storage):
     assert list(read_at(open_volume(storage(), third["id"]), 0, 5 * MIB)[MIB // 2 :: MIB]) == parts["3"]
 
 
+def test_a_volume_that_nobody_writes_to_can_be_copied_although_it_is_exported(storage, target):
+    """Of a guest that is off: the control plane says so, and starts it no sooner."""
+    volume = build_volume(exports=[build_export(build_id())])
+    check_all(apply(storage(volumes=[volume])))
+    fill(open_volume(storage(), volume["id"]), 0x6B, MIB)
+    snapshot = {**build_snapshot(volume), "resting": True}
+    check_all(apply(storage(volumes=[volume], snapshots=[snapshot])))
+    assert read_contents(storage())["objects"][snapshot["id"]]["kind"] == "snapshot"
+    copy = build_volume(source={"snapshot": snapshot["id"]})
+    check_all(apply(storage(volumes=by_id(volume, copy), snapshots=[snapshot])))
+    assert read_at(open_volume(storage(), copy["id"]), 0, 2 * MIB) == b"\x6b" * MIB + bytes(MIB)
+
+
 def test_a_snapshot_under_a_writer_is_of_one_moment(storage, target, tmp_path):
     """Where the backend can: two places written in turn, over iSCSI; the later one is never without the earlier."""
     export, reader = build_export(build_id()), build_export(build_id())
