@@ -120,6 +120,35 @@ def read_storage_candidates(session: Session, settings) -> list[StorageCandidate
     return candidates
 
 
+def create_snapshot(
+    session: Session,
+    volume: Volume,
+    *,
+    user_id: str,
+    name: str | None,
+    description: str | None,
+    metadata: dict | None = None,
+    request_id: str | None = None,
+) -> Snapshot:
+    """A snapshot that is wanted of a volume, which the caller holds and has checked; tells the volume's host."""
+    snapshot = Snapshot(
+        id=new_uuid(),
+        project_id=volume.project_id,
+        user_id=user_id,
+        volume_id=volume.id,
+        name=name,
+        description=description,
+        metadata_=dict(metadata or {}),
+        size_gb=volume.size_gb,
+        host_id=volume.host_id,
+    )
+    refresh_snapshot(snapshot)
+    session.add(snapshot)
+    session.flush()
+    touch(session, volume.host_id, request_id)
+    return snapshot
+
+
 def create_volume(
     session: Session,
     settings,

@@ -13,9 +13,9 @@ import json
 from ...errors import BadRequest, Forbidden
 from ...fields import TRUE
 from ...http import Context
-from ...models import Host, Image, Server, Snapshot, Volume, VolumeAttachment, new_uuid, touch
+from ...models import Host, Image, Server, Snapshot, Volume, VolumeAttachment, new_uuid
 from ...policy import MEMBER, rule
-from ...volume_attachments import check_volume_quota, refresh_snapshot
+from ...volume_attachments import check_volume_quota, create_snapshot
 from .server_requests import find_image, invalid
 from .server_volumes import hold_volume, read_server_attachments
 
@@ -65,22 +65,14 @@ def _check_volume(ctx: Context, server: Server, volume: Volume) -> None:
 
 
 def _take(ctx: Context, volume: Volume, image_name: str) -> Snapshot:
-    snapshot = Snapshot(
-        id=new_uuid(),
-        project_id=volume.project_id,
+    return create_snapshot(
+        ctx.session,
+        volume,
         user_id=ctx.token.user_id,
-        volume_id=volume.id,
         name=f"snapshot for {image_name}"[:255],
         description=volume.description,
-        metadata_={},
-        size_gb=volume.size_gb,
-        host_id=volume.host_id,
+        request_id=ctx.request_id,
     )
-    refresh_snapshot(snapshot)
-    ctx.session.add(snapshot)
-    ctx.session.flush()
-    touch(ctx.session, volume.host_id, ctx.request_id)
-    return snapshot
 
 
 def _build_entry(attachment: VolumeAttachment, volume: Volume, snapshot: Snapshot) -> dict:

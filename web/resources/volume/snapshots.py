@@ -7,11 +7,11 @@ from sqlalchemy import select
 from ...errors import BadRequest, NotFound
 from ...fields import BOOL, METADATA, TEXT, TRUE, UUID, field, nullable, since, text
 from ...http import Context
-from ...models import Host, Snapshot, Volume, new_uuid, now, touch
+from ...models import Host, Snapshot, Volume, now, touch
 from ...paging import Page, read_page
 from ...policy import ADMIN, MEMBER, READER, rule
 from ...routes import Reply, Route
-from ...volume_attachments import check_volume_quota, refresh_snapshot
+from ...volume_attachments import check_volume_quota, create_snapshot, refresh_snapshot
 from .volume_rows import find_snapshot, find_volume, hold, read_pool, show_time
 
 NAME = nullable(text(255))
@@ -68,22 +68,15 @@ def create(ctx: Context) -> Snapshot:
     volume = hold(ctx, find_volume(ctx, body["volume_id"]))
     _check_volume(ctx, volume, body.get("force") in TRUE)
     check_volume_quota(ctx.session, ctx.project_id, "snapshots", volume.size_gb)
-    snapshot = Snapshot(
-        id=new_uuid(),
-        project_id=volume.project_id,
+    return create_snapshot(
+        ctx.session,
+        volume,
         user_id=ctx.token.user_id,
-        volume_id=volume.id,
         name=body.get("name", body.get("display_name")),
         description=body.get("description", body.get("display_description")),
-        metadata_=dict(body.get("metadata") or {}),
-        size_gb=volume.size_gb,
-        host_id=volume.host_id,
+        metadata=body.get("metadata"),
+        request_id=ctx.request_id,
     )
-    refresh_snapshot(snapshot)
-    ctx.session.add(snapshot)
-    ctx.session.flush()
-    touch(ctx.session, volume.host_id, ctx.request_id)
-    return snapshot
 
 
 def _check_volume(ctx: Context, volume: Volume, force: bool) -> None:
