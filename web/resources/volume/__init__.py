@@ -1,9 +1,9 @@
 """The Block Storage API (v3 with microversions): its resources, in one table."""
 
 from ...routes import Service
-from . import attachments, services, snapshots, types, versions, volume_actions, volumes
+from . import attachments, limits, services, snapshots, types, versions, volume_actions, volume_metadata, volumes
 
-RESOURCES = [versions, volumes, volume_actions, snapshots, types, attachments, services]
+RESOURCES = [versions, volumes, volume_metadata, volume_actions, snapshots, types, attachments, services, limits]
 
 SERVICE = Service(
     name="volume",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
-from ...errors import BadRequest, Forbidden, NotFound
+from ...errors import BadRequest, Forbidden
 from ...fields import (
     BOOL,
     FALSE,
@@ -26,14 +26,13 @@ from ...fields import (
     whole,
 )
 from ...http import Context
-from ...models import Host, Image, ImageMember, Snapshot, Volume, VolumeAttachment, VolumeType, now, read_limit
+from ...models import Host, Image, ImageMember, Snapshot, Volume, VolumeAttachment, VolumeType, now
 from ...paging import Page, read_page
 from ...policy import MEMBER, READER, rule
 from ...routes import Reply, Route
 from ...volume_attachments import (
     create_volume,
     read_attachments,
-    read_volume_usage,
     refresh_snapshot,
     request_volume_deletion,
 )
@@ -303,26 +302,6 @@ def delete_volume(ctx: Context, volume: Volume, cascade: bool = False, force: bo
     request_volume_deletion(ctx.session, volume, ctx.request_id)
 
 
-def show_limits(ctx: Context) -> Reply:
-    """The project's limits and what of them is used."""
-    project = ctx.project_id
-    usage = read_volume_usage(ctx.session, project)
-    limits = {name: read_limit(ctx.session, project, name) for name in ("volumes", "snapshots", "gigabytes")}
-    absolute = {
-        "maxTotalVolumes": limits["volumes"],
-        "maxTotalSnapshots": limits["snapshots"],
-        "maxTotalVolumeGigabytes": limits["gigabytes"],
-        "maxTotalBackups": 0,
-        "maxTotalBackupGigabytes": 0,
-        "totalVolumesUsed": usage["volumes"],
-        "totalSnapshotsUsed": usage["snapshots"],
-        "totalGigabytesUsed": usage["gigabytes"],
-        "totalBackupsUsed": 0,
-        "totalBackupGigabytesUsed": 0,
-    }
-    return Reply({"limits": {"rate": [], "absolute": absolute}})
-
-
 def _build_links(ctx: Context, volume: Volume) -> list[dict]:
     path = f"/{ctx.token.project_id}/volumes/{volume.id}"
     return [
@@ -388,44 +367,11 @@ def _view_attachment(one: VolumeAttachment, shown: Shown) -> dict:
     }
 
 
-def index_metadata(ctx: Context, volume_id: str) -> Reply:
-    return Reply({"metadata": dict(find_volume(ctx, volume_id).metadata_)})
-
-
-def add_metadata(ctx: Context, volume_id: str) -> Reply:
-    volume = find_volume(ctx, volume_id)
-    volume.metadata_ = {**volume.metadata_, **ctx.body["metadata"]}
-    return Reply({"metadata": dict(volume.metadata_)})
-
-
-def replace_metadata(ctx: Context, volume_id: str) -> Reply:
-    volume = find_volume(ctx, volume_id)
-    volume.metadata_ = dict(ctx.body["metadata"])
-    return Reply({"metadata": dict(volume.metadata_)})
-
-
-def show_metadata(ctx: Context, volume_id: str, key: str) -> Reply:
-    found = find_volume(ctx, volume_id).metadata_
-    if key not in found:
-        raise NotFound(f"Volume {volume_id} has no metadata with key {key[:255]}.")
-    return Reply({"meta": {key: found[key]}})
-
-
-def delete_metadata(ctx: Context, volume_id: str, key: str) -> Reply:
-    volume = find_volume(ctx, volume_id)
-    if key not in volume.metadata_:
-        raise NotFound(f"Volume {volume_id} has no metadata with key {key[:255]}.")
-    volume.metadata_ = {name: value for name, value in volume.metadata_.items() if name != key}
-    return Reply("")
-
-
 LIST = rule("volume:volumes:index", READER)
 SHOW = rule("volume:volumes:show", READER)
 CREATE = rule("volume:volumes:create", MEMBER)
 UPDATE = rule("volume:volumes:update", MEMBER)
 DELETE = rule("volume:volumes:delete", MEMBER)
-LIMITS = rule("volume:limits:show", READER)
-META = {"metadata": field(METADATA, required=True)}
 ONE = "/volumes/{volume_id}"
 ROUTES = [
     Route("GET", "/volumes", LIST, None, index, view_listed, key="volumes"),
@@ -435,10 +381,4 @@ ROUTES = [
     Route("GET", ONE, SHOW, None, show, view_shown, key="volume"),
     Route("PUT", ONE, UPDATE, UPDATE_FIELDS, update, view_changed, key="volume"),
     Route("DELETE", ONE, DELETE, None, delete, None, 202),
-    Route("GET", ONE + "/metadata", SHOW, None, index_metadata),
-    Route("POST", ONE + "/metadata", UPDATE, META, add_metadata),
-    Route("PUT", ONE + "/metadata", UPDATE, META, replace_metadata),
-    Route("GET", ONE + "/metadata/{key}", SHOW, None, show_metadata),
-    Route("DELETE", ONE + "/metadata/{key}", UPDATE, None, delete_metadata, None, 200),
-    Route("GET", "/limits", LIMITS, None, show_limits),
 ]
