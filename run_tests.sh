@@ -167,7 +167,7 @@ run_e2e() {
     check "./stack.sh" ./stack.sh
     grep -E '^\[ *[0-9]+ s\] (Done|The|Debian|Python)' "$reports/check.log"
     say "e2e: unmodified clients, real guests, kills, ./unstack.sh"
-    run_pytest e2e tests/e2e/test_client.py tests/e2e/test_consoles.py tests/e2e/test_volumes.py tests/e2e/test_shelve.py tests/e2e/test_life.py tests/e2e/test_operator.py tests/e2e/test_hostile.py tests/e2e/test_soak.py tests/e2e/test_kill.py tests/e2e/test_stack.py tests/e2e/test_unstack.py
+    run_pytest e2e tests/e2e/test_client.py tests/e2e/test_tempest.py tests/e2e/test_consoles.py tests/e2e/test_volumes.py tests/e2e/test_shelve.py tests/e2e/test_life.py tests/e2e/test_operator.py tests/e2e/test_hostile.py tests/e2e/test_soak.py tests/e2e/test_kill.py tests/e2e/test_stack.py tests/e2e/test_unstack.py
 }
 
 # One scenario of molecule in a lab of its own: each step, and that nothing is left of it.

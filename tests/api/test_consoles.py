@@ -1,6 +1,6 @@
 """The console proxy over real sockets: a screen and a serial port played by threads, clients by websockify's own code.
 
-What the API answers is in test_compute_consoles.py; real guests are in tests/host/test_consoles.py.
+What the API answers is in test_compute_consoles.py; real guests are in tests/host/test_remote_consoles.py.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.kumo import device_tags
-from libvirt_lab import GUEST_IMAGE, Host, virsh, wait_for
+from libvirt_lab import GUEST_IMAGE, Host, Serial, virsh, wait_for
 from test_power_states import BOOT_S, Terminal
 from test_servers import verbs
 
@@ -98,7 +98,7 @@ def test_the_agent_sets_a_password(host):
     assert "refused" in refused["error"]
     assert "no such user" in refused["error"]
     terminal = Terminal(host)
-    terminal.stream = open(virsh("ttyconsole", host.name).stdout.strip(), "wb", buffering=0)  # noqa: SIM115
+    terminal.stream = Serial(host.name)
     try:
         terminal.type(b"\n")
         assert try_login(terminal, OLD) == "incorrect"
