@@ -137,6 +137,16 @@ def read_xml(domain, inactive: bool) -> str | None:
         raise KumoError(f"{domain.name()} cannot be read: {error}") from None
 
 
+def is_persistent(domain) -> bool | None:
+    """Whether the domain stays defined when it is off; None where it vanished meanwhile."""
+    try:
+        return bool(domain.isPersistent())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise KumoError(f"{domain.name()} cannot be read: {error}") from None
+
+
 def wait_until_off(domain, seconds: float) -> bool:
     """Whether the domain is off (or gone) within ``seconds``."""
     until = time.monotonic() + seconds

@@ -117,6 +117,9 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
         }
     state = libvirt_connection.read_state(domain) if domain is not None else None
     text = libvirt_connection.read_xml(domain, inactive=True) if state else None
+    persistent = libvirt_connection.is_persistent(domain) if text is not None else None
+    if persistent is None:
+        text = None  # it went between two looks: somebody else's run deletes it
     if text is not None:
         seen.update(defined=True, state=state[0], reason=state[1])
     seen["diagnostics"] = diagnostics.read_answer(server, seen, domain)
@@ -125,7 +128,7 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
     tree = domain_xml.parse_xml(text)
     seen["owned"] = domain_xml.parse_owned(tree)
     seen["defined_volumes"] = sorted(domain_xml.parse_volumes(tree))
-    seen["persistent"] = bool(domain.isPersistent())
+    seen["persistent"] = persistent
     if server.get("incoming"):
         return seen  # a guest on its way answers no questions about its devices
     seen["job"] = outgoing.read_job(domain)

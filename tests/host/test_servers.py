@@ -10,7 +10,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.kumo import core, names
+from ansible.module_utils.kumo import core, libvirt_connection, names
 from libvirt_lab import GUEST_IMAGE, IMAGE, ROOT, Host, Serial, virsh, wait_for
 
 
@@ -286,3 +286,19 @@ def test_modules_run_by_ansible(host, tmp_path):
     run()
     assert host.state() == "running"
     assert "changed=0" in run()
+
+
+def test_a_guest_that_goes_while_it_is_looked_at(host, monkeypatch):
+    """Two runs may look at once (`kumo plan` beside the worker's): what one of them deletes is gone for the other."""
+    host.call()
+    read = libvirt_connection.read_xml
+
+    def read_and_lose(domain, inactive):
+        text = read(domain, inactive)
+        virsh("destroy", host.name)
+        virsh("undefine", host.name)
+        return text
+
+    monkeypatch.setattr(libvirt_connection, "read_xml", read_and_lose)
+    planned = host.call(check_mode=True)
+    assert [action["verb"] for action in planned["actions"] if action["section"] == "servers"] != []
