@@ -14,7 +14,7 @@ usage: ./run_tests.sh [TIER ...] [-- PYTEST OPTIONS]
   host      modules against this machine's libvirt, bridges, iptables in namespaces    ~10 minutes
   distributed  several API and worker processes over PostgreSQL, RabbitMQ and Redis    ~4 minutes
   hosts     several hosts over ssh: labs, and molecule's two-hypervisors              ~12 minutes
-  e2e       ./stack.sh, unmodified clients and real guests, kills, ./unstack.sh        ~20 minutes
+  e2e       ./stack.sh, unmodified clients, tempest, real guests, kills, ./unstack.sh  ~25 minutes
   molecule  all scenarios of molecule, each in whole                                   ~2 hours
 
 Without a tier all but the last are run, as CI does. Root is needed for all but unit and api. Packages that are missing are
