@@ -184,6 +184,8 @@ def test_what_is_there():
     assert ask("availability zone list")[0]["Zone Name"]
     hypervisor = ask("hypervisor list", "kumo-admin")[0]
     assert ask(f"hypervisor show {hypervisor['ID']}", "kumo-admin")["state"] == "up"
+    services = {row["Binary"]: row["State"] for row in ask("compute service list", "kumo-admin")}
+    assert services == {"nova-compute": "up", "nova-conductor": "up"}
     limits = {row["Name"]: row["Value"] for row in ask("limits show --absolute")}
     assert limits["max_total_instances"] > 0
 

@@ -58,6 +58,7 @@ from .servers import (
     finish_actions,
 )
 from .volumes import Snapshot, Volume, VolumeAttachment, VolumeType, VolumeTypeAccess
+from .workers import WorkerProcess
 
 __all__ = [
     "AccessRule",
@@ -130,6 +131,7 @@ __all__ = [
     "VolumeAttachment",
     "VolumeType",
     "VolumeTypeAccess",
+    "WorkerProcess",
     "finish_actions",
     "is_gone",
     "mark_due",

@@ -31,6 +31,7 @@ from ..image_imports import Imports
 from ..models import Database, Host, Port, Run, is_gone, now
 from ..models.networks import ROUTER_GATEWAY
 from ..router_legs import sync_router_legs
+from .alive import note_alive
 from .lease import build_worker_name, is_dead, is_held, renew_leases, take_lease
 from .messages import Messages
 from .observe import mark_requests, store_outcome
@@ -258,6 +259,8 @@ class Worker:
             with contextlib.suppress(OSError):
                 remove_unneeded(self.database, self.settings.image.store_dir)
             self.imports.prune()
+            with self.database.write.begin() as session:
+                note_alive(session, self.name, self.settings.worker.zones)
             self.prune()
 
     def prune(self) -> None:

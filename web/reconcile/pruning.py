@@ -29,6 +29,7 @@ from ..models import (
     Snapshot,
     Volume,
     VolumeAttachment,
+    WorkerProcess,
     now,
 )
 
@@ -46,6 +47,7 @@ def prune_rows(session: Session, settings) -> bool:
         session.execute(delete(model).where(model.read_at < now() - CONSOLE_KEPT))
     session.execute(delete(ConsoleToken).where(ConsoleToken.expires_at < now()))
     deleted_before = now() - timedelta(days=settings.kumo.keep_deleted_days)
+    session.execute(delete(WorkerProcess).where(WorkerProcess.seen_at < deleted_before))
     taken = (
         _prune_servers(session, deleted_before),
         _prune_volumes(session, deleted_before),

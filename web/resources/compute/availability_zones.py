@@ -1,4 +1,4 @@
-"""Availability zones: the names that hosts carry.
+"""Availability zones: the names that hosts carry; for admins also where workers run, as the zone `internal`.
 
 Source: Compute API reference, "Availability zones".
 """
@@ -12,6 +12,7 @@ from ...models import Host, now
 from ...policy import ADMIN, ANYONE, rule
 from ...routes import Route
 from ...scheduler import is_up
+from .services import BINARY, TIME, WORKER, WORKER_ZONE, read_workers
 
 
 def _read_hosts(ctx: Context) -> dict[str, list[Host]]:
@@ -32,16 +33,16 @@ def index(ctx: Context) -> list[dict]:
 def detail(ctx: Context) -> list[dict]:
     """With each host's service: active is enabled, available is seen lately."""
     at, sweep_s = now(), ctx.settings.worker.sweep_s
-    return [
+    found = [
         {
             "zoneName": zone,
             "zoneState": {"available": any(host.enabled for host in hosts)},
             "hosts": {
                 host.name: {
-                    "nova-compute": {
+                    BINARY: {
                         "active": host.enabled,
                         "available": is_up(host.observed_at, host.forced_down, at, sweep_s),
-                        "updated_at": host.observed_at.strftime("%Y-%m-%dT%H:%M:%S.%f") if host.observed_at else None,
+                        "updated_at": host.observed_at.strftime(TIME) if host.observed_at else None,
                     }
                 }
                 for host in hosts
@@ -49,6 +50,13 @@ def detail(ctx: Context) -> list[dict]:
         }
         for zone, hosts in _read_hosts(ctx).items()
     ]
+    workers = {}
+    for worker in sorted(read_workers(ctx), key=lambda one: one.seen_at):  # of a machine's, the newest word counts
+        seen = {"active": True, "available": worker.is_up(at), "updated_at": worker.seen_at.strftime(TIME)}
+        workers[worker.machine] = {WORKER: seen}
+    if workers:
+        found.append({"zoneName": WORKER_ZONE, "zoneState": {"available": True}, "hosts": workers})
+    return found
 
 
 def view(ctx: Context, zone: dict) -> dict:

@@ -1,4 +1,5 @@
-"""os-hosts, which old clients ask for until 2.42: hypervisors, who uses what of them, enabling and disabling one.
+"""os-hosts, which old clients ask for until 2.42: services and where they run, who uses what of a hypervisor, enabling
+and disabling one.
 
 Source: Compute API reference, "Hosts (os-hosts) (DEPRECATED)". Turning a machine off or on and its maintenance mode are
 no state that Kumo keeps: refused. Next rooms: `services.py`, which has the same rows by a newer name; `hypervisors.py`.
@@ -15,19 +16,27 @@ from ...http import Context
 from ...models import Host, Server
 from ...policy import ADMIN, rule
 from ...routes import Route
+from .services import WORKER_ZONE, read_workers
 
 SWITCH = one_of("enable", "disable", "Enable", "Disable", "ENABLE", "DISABLE")
 FIELDS = {"status": field(SWITCH), "maintenance_mode": field(SWITCH)}
 SIZES = {"cpu": "vcpus", "memory_mb": "memory_mb", "disk_gb": "disk_gb"}
 
 
-def _is_named(host: Host, query) -> bool:
-    return query.get("zone") in (None, "", host.zone) and query.get("service") in (None, "compute")
+def _is_named(row: dict, query) -> bool:
+    return query.get("zone") in (None, "", row["zone"]) and query.get("service") in (None, row["service"])
 
 
-def index(ctx: Context) -> list[Host]:
-    hosts = [host for host in ctx.session.scalars(select(Host).order_by(Host.name)) if "hypervisor" in host.roles]
-    return [host for host in hosts if _is_named(host, ctx.query)]
+def index(ctx: Context) -> list[dict]:
+    """A row for each hypervisor and for each machine that workers run on."""
+    rows = [
+        {"host_name": host.name, "service": "compute", "zone": host.zone}
+        for host in ctx.session.scalars(select(Host).order_by(Host.name))
+        if "hypervisor" in host.roles
+    ]
+    machines = sorted({worker.machine for worker in read_workers(ctx)})
+    rows += [{"host_name": machine, "service": "conductor", "zone": WORKER_ZONE} for machine in machines]
+    return [row for row in rows if _is_named(row, ctx.query)]
 
 
 def _find(ctx: Context, name: str) -> Host:
@@ -85,8 +94,8 @@ def _refuse(power_action: str):
     return act
 
 
-def view_listed(ctx: Context, host: Host) -> dict:
-    return {"host_name": host.name, "service": "compute", "zone": host.zone}
+def view_listed(ctx: Context, row: dict) -> dict:
+    return row
 
 
 def view_shown(ctx: Context, resource: dict) -> dict:

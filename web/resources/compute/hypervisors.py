@@ -41,9 +41,9 @@ class Shown:
     servers: list[tuple[str, str]] | None = None
 
 
-def build_number(host: Host) -> int:
-    """The id of a host for versions that want a number: the first 28 bits of its UUID."""
-    return int(host.id[:7], 16) + 1
+def build_number(row) -> int:
+    """The id of a host or a service for versions that want a number: the first 28 bits of its UUID."""
+    return int(row.id[:7], 16) + 1
 
 
 def _read_hosts(ctx: Context) -> list[Host]:

@@ -1,7 +1,8 @@
-"""Compute services: one for each hypervisor, since Kumo runs no daemon there; enabling and disabling one.
+"""Compute services: one for each hypervisor, since Kumo runs no daemon there, and one for each worker process.
 
 Source: Compute API reference, "Compute services (os-services)". A disabled host gets no new guests; its
-own go on.
+own go on. Workers go by the name of the nearest service that clients know, and cannot be disabled: each takes what is
+due. Next rooms: `hosts.py`, `availability_zones.py`, which list the same.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ...capacity import read_hosts
 from ...errors import BadRequest, Conflict, NotFound
 from ...fields import BOOL, field, one_of, since, text
 from ...http import Context
-from ...models import AggregateHost, Host, Server, now, touch
+from ...models import AggregateHost, Host, Server, WorkerProcess, now, touch
 from ...moves import fence_host, read_open_of_host
 from ...policy import ADMIN, rule
 from ...routes import Route
@@ -21,6 +22,8 @@ from ...scheduler import is_up
 from .hypervisors import build_number
 
 BINARY = "nova-compute"  # the name that clients look for
+WORKER, WORKER_ZONE = "nova-conductor", "internal"
+TIME = "%Y-%m-%dT%H:%M:%S.%f"
 FIELDS = {
     "status": field(one_of("enabled", "disabled")),
     "disabled_reason": field({**text(255, 1), "format": "printable"}),
@@ -33,22 +36,37 @@ VIEW_FIELDS = {"forced_down": field({}, since("2.11"))}
 QUERY = {"host", "binary"}
 
 
-def index(ctx: Context) -> list[Host]:
+def read_workers(ctx: Context) -> list[WorkerProcess]:
+    """Every worker process that was heard of, by the names of their machines."""
+    return list(ctx.session.scalars(select(WorkerProcess).order_by(WorkerProcess.machine, WorkerProcess.id)))
+
+
+def index(ctx: Context) -> list[Host | WorkerProcess]:
     for name in ctx.query:
         if name not in QUERY and ctx.version >= (2, 75):
             raise BadRequest(f"Invalid input for query parameter {name}: Additional properties are not allowed.")
-    if ctx.query.get("binary", BINARY) != BINARY:
-        return []
-    hosts = [host for host in ctx.session.scalars(select(Host).order_by(Host.name)) if "hypervisor" in host.roles]
-    return [host for host in hosts if ctx.query.get("host", host.name) == host.name]
+    binary, named = ctx.query.get("binary"), ctx.query.get("host")
+    found: list[Host | WorkerProcess] = []
+    if binary in (None, BINARY):
+        hosts = ctx.session.scalars(select(Host).order_by(Host.name))
+        found += [host for host in hosts if "hypervisor" in host.roles and named in (None, host.name)]
+    if binary in (None, WORKER):
+        found += [worker for worker in read_workers(ctx) if named in (None, worker.machine)]
+    return found
 
 
 def _find(ctx: Context, **wanted) -> Host:
     read_hosts(ctx.session)  # what moves from or to it may be decided anew
     host = ctx.session.scalar(select(Host).filter_by(**wanted))
+    if host is None and "id" in wanted and ctx.session.get(WorkerProcess, wanted["id"]) is not None:
+        raise _not_to_be_changed(WORKER)
     if host is None or "hypervisor" not in host.roles:
         raise NotFound(f"Service {next(iter(wanted.values()))} not found.")
     return host
+
+
+def _not_to_be_changed(binary: str) -> BadRequest:
+    return BadRequest(f"Updating a {binary} service is not supported. Only {BINARY} services can be updated.")
 
 
 def update(ctx: Context, service_id: str) -> Host:
@@ -77,6 +95,8 @@ def _force_down(ctx: Context, host: Host, down: bool) -> None:
 
 
 def _find_named(ctx: Context) -> Host:
+    if ctx.body["binary"] == WORKER and any(one.machine == ctx.body["host"] for one in read_workers(ctx)):
+        raise _not_to_be_changed(WORKER)
     if ctx.body["binary"] != BINARY:
         raise NotFound(f"Service {ctx.body['binary']} on host {ctx.body['host']} not found.")
     return _find(ctx, name=ctx.body["host"])
@@ -101,9 +121,16 @@ def force_down(ctx: Context) -> dict:
 
 
 def delete(ctx: Context, service_id: str) -> None:
-    """The host runs guests no more, and is in no aggregate. Its row stays: what it did is told by it."""
-    hosts = [host for host in read_hosts(ctx.session) if "hypervisor" in host.roles]
+    """The host runs guests no more, and is in no aggregate. Its row stays: what it did is told by it.
+
+    A worker that still lives is there again with its next sign of life.
+    """
     by_number = ctx.version < (2, 53)
+    for worker in read_workers(ctx):
+        if service_id == (str(build_number(worker)) if by_number else worker.id):
+            ctx.session.delete(worker)
+            return
+    hosts = [host for host in read_hosts(ctx.session) if "hypervisor" in host.roles]
     host = next((one for one in hosts if service_id == (str(build_number(one)) if by_number else one.id)), None)
     if host is None:
         raise NotFound(f"Service {service_id[:255]} not found.")
@@ -119,7 +146,25 @@ def delete(ctx: Context, service_id: str) -> None:
     touch(ctx.session, host.id, ctx.request_id)
 
 
-def view(ctx: Context, host: Host) -> dict:
+def view(ctx: Context, service: Host | WorkerProcess) -> dict:
+    return view_worker(ctx, service) if isinstance(service, WorkerProcess) else view_host(ctx, service)
+
+
+def view_worker(ctx: Context, worker: WorkerProcess) -> dict:
+    return {
+        "id": build_number(worker) if ctx.version < (2, 53) else worker.id,
+        "binary": WORKER,
+        "host": worker.machine,
+        "zone": WORKER_ZONE,
+        "status": "enabled",
+        "state": "up" if worker.is_up(now()) else "down",
+        "updated_at": worker.seen_at.strftime(TIME),
+        "disabled_reason": None,
+        "forced_down": False,
+    }
+
+
+def view_host(ctx: Context, host: Host) -> dict:
     up = is_up(host.observed_at, host.forced_down, now(), ctx.settings.worker.sweep_s)
     return {
         "id": build_number(host) if ctx.version < (2, 53) else host.id,
@@ -128,7 +173,7 @@ def view(ctx: Context, host: Host) -> dict:
         "zone": host.zone,
         "status": "enabled" if host.enabled else "disabled",
         "state": "up" if up else "down",
-        "updated_at": host.observed_at.strftime("%Y-%m-%dT%H:%M:%S.%f") if host.observed_at else None,
+        "updated_at": host.observed_at.strftime(TIME) if host.observed_at else None,
         "disabled_reason": host.disabled_reason,
         "forced_down": host.forced_down,
     }
