@@ -38,8 +38,8 @@ IMAGE_DETAILS = ("container_format", "disk_format", "min_disk", "min_ram", "size
 
 
 def read_attachments(session: Session, volume_id: str) -> list[VolumeAttachment]:
-    """The volume's attachments, the oldest first."""
-    statement = select(VolumeAttachment).where(VolumeAttachment.volume_id == volume_id)
+    """The attachments that hold the volume, the oldest first."""
+    statement = select(VolumeAttachment).where(VolumeAttachment.volume_id == volume_id, ~VolumeAttachment.released)
     return list(session.scalars(statement.order_by(VolumeAttachment.created_at, VolumeAttachment.id)))
 
 
@@ -332,13 +332,24 @@ def _store_wanted(session: Session, server_id: str, wanted: bool, request_id: st
 
 
 def end_attachments(session: Session, server_id: str) -> None:
-    """The server is gone: none of its volumes is in it any more, nor wanted to be."""
+    """The server was seen gone: its volumes are free, or go with it, before the storage host has closed targets."""
     for one in session.scalars(select(VolumeAttachment).where(VolumeAttachment.server_id == server_id)).all():
         volume = session.get(Volume, one.volume_id)
+        held = one.deleted_at is None
         one.deleted_at = one.deleted_at or now()
         one.observed_attached = False
-        refresh_volume(session, volume)
-        touch(session, volume.host_id)
+        one.released = held or not one.replaced  # a lost host may still write by what it was given
+        if held and one.delete_with_server and not _has_snapshots(session, volume):
+            request_volume_deletion(session, volume)
+        else:
+            refresh_volume(session, volume)
+            touch(session, volume.host_id)
+
+
+def _has_snapshots(session: Session, volume: Volume) -> bool:
+    """Whether the volume has to stay for what was made of it: as the reference has it, it does, and is available."""
+    found = select(Snapshot.id).where(Snapshot.volume_id == volume.id, Snapshot.gone_at.is_(None))
+    return session.scalar(found.limit(1)) is not None
 
 
 def request_detach(session: Session, attachment: VolumeAttachment, request_id: str | None = None) -> None:

@@ -108,8 +108,8 @@ def test_console_output(cloud, server):
     try:
         for length, text in (
             (None, "one\ntwo\nthree\n"),
-            (2, "two\nthree\n"),
-            ("1", "three\n"),
+            (2, "two\nthree"),
+            ("1", "three"),
             (-1, "one\ntwo\nthree\n"),
         ):
             answer = act(cloud, server, {"os-getConsoleOutput": {"length": length}})

@@ -132,6 +132,36 @@ def test_a_deleted_server_lets_go_of_its_volumes(storage, boot):
         assert session.scalars(select(VolumeAttachment)).all() == []
 
 
+def test_volumes_are_free_once_their_server_is_gone(storage, boot):
+    """Available, attached to nothing, and may be deleted or attached anew; targets are closed before a volume goes."""
+    server, other = boot(), boot()
+    used, deleted, goes = (storage.create()["id"] for _ in range(3))
+    for volume in (used, deleted):
+        attach(storage, server, volume)
+    attach(storage, server, goes, delete_on_termination=True)
+    storage.run()
+    storage.cloud.delete(f"{COMPUTE}/servers/{server}")
+    for _ in range(6):
+        if storage.cloud.get(f"{COMPUTE}/servers/{server}").status_code == 404:
+            break
+        storage.run(1)
+    assert [storage.read_status(volume) for volume in (used, deleted, goes)] == ["available", "available", "deleting"]
+    assert storage.show(used)["attachments"] == []
+    assert storage.call("GET", "/attachments", version="3.44")["attachments"] == []
+    storage.call("DELETE", f"/volumes/{deleted}", status=202)
+    again = attach(storage, other, used)["volumeAttachment"]["attachment_id"]
+    before = len(storage.host.documents)
+    storage.run(4)
+    assert storage.read_status(used) == "in-use"
+    assert [storage.read_status(volume) for volume in (deleted, goes)] == [None, None]
+    rows = [{row["id"]: row for row in one["volumes"]} for one in storage.host.documents[before:]]
+    assert rows[0][deleted]["exports"] == rows[0][goes]["exports"] == []
+    assert [export["id"] for export in rows[0][used]["exports"]] == [again]
+    assert rows[1][deleted]["wanted"] == rows[1][goes]["wanted"] == "absent"
+    with storage.cloud.database.read() as session:
+        assert session.scalars(select(VolumeAttachment.id)).all() == [again]
+
+
 def test_delete_on_termination_can_be_changed(storage, boot):
     server, volume = boot(), storage.create()["id"]
     attach(storage, server, volume)

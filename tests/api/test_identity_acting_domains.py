@@ -107,7 +107,7 @@ def test_records_do_not_keep_a_project(cloud):
     with cloud.database.write.begin() as session:  # it goes with a server that is gone: the worker has yet to see to it
         session.scalar(select(Server).where(Server.id == server)).gone_at = now()
         one = {"volume_id": volume_id, "server_id": server, "project_id": project, "username": "u", "password": "p"}
-        session.add(VolumeAttachment(**one, delete_with_server=True))
+        session.add(VolumeAttachment(**one, delete_with_server=True, released=True))
     ask(cloud, "DELETE", f"/projects/{project}", status=204)
     with cloud.database.read() as session:
         for model in (ImageTask, ServerAction, UserQuota, VolumeTypeAccess, IdempotentAnswer):

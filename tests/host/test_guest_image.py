@@ -162,13 +162,22 @@ def test_boots_on(machine, bus, memory, image, key, tmp_path):
         assert guest.process.wait(10) == 0
 
 
+# Who may not read a device finds it by its label all the same.
+FIND_DRIVE = """
+for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+    su cirros -c 'echo its user finds "$(blkid -L config-2 -o device)"' | grep /dev/ && break
+    sleep 1
+done
+"""
+
+
 @pytest.mark.parametrize("attachment", ["virtio", "cdrom", "vfat"])
 def test_config_drive_without_network(attachment, image, key, tmp_path):
     """Name, key and user data come from a drive labelled config-2; no NIC is present."""
     tree = tmp_path / "drive/openstack/latest"
     tree.mkdir(parents=True)
     (tree / "meta_data.json").write_text(build_openstack(key)["/openstack/latest/meta_data.json"])
-    (tree / "user_data").write_text("#!/bin/sh\ncat /home/cirros/.ssh/authorized_keys\n")
+    (tree / "user_data").write_text("#!/bin/sh\ncat /home/cirros/.ssh/authorized_keys\n" + FIND_DRIVE)
     drive = tmp_path / "drive.img"
     if attachment == "vfat":
         os.truncate(os.open(drive, os.O_CREAT | os.O_WRONLY), 8 << 20)
@@ -182,6 +191,7 @@ def test_config_drive_without_network(attachment, image, key, tmp_path):
     with Guest(image, tmp_path, key).start(*extra, network=False) as guest:
         guest.wait_for(f"{READY} web1")
         guest.wait_for(key.with_suffix(".pub").read_text().split()[1])
+        guest.wait_for("its user finds /dev/")
 
 
 def test_console_login_without_any_metadata(image, key, tmp_path):

@@ -12,7 +12,7 @@ def build_volumes(rows: Rows) -> list[dict]:
     """The document's ``volumes``; one is left out until what it is made from is whole."""
     documents = []
     for volume in rows.volumes:
-        if volume.deleted_at is not None:
+        if volume.deleted_at is not None and not _is_open(rows, volume):
             documents.append({"id": volume.id, "project_id": volume.project_id, "wanted": "absent"})
             continue
         source = None
@@ -45,6 +45,11 @@ def build_volumes(rows: Rows) -> list[dict]:
             }
         )
     return documents
+
+
+def _is_open(rows: Rows, volume) -> bool:
+    """Whether a target of it is still to be closed: it is removed after that."""
+    return any(one.volume_id == volume.id and one.observed_export is not None for one in rows.attachments)
 
 
 def build_snapshots(rows: Rows) -> list[dict]:

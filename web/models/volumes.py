@@ -109,6 +109,8 @@ class VolumeAttachment(Base):
     deleted_at: Mapped[datetime | None]  # detach was asked
     # The guest's host was lost: none runs before the target of then is closed, and the one in its place is open.
     replaced: Mapped[bool] = mapped_column(default=False)
+    # Its server was seen gone: nobody can write by it any more, and its target is closed next. The volume is free.
+    released: Mapped[bool] = mapped_column(default=False)
 
     observed_export: Mapped[dict | None]  # {iqn, portal, lun} as the storage host has it; empty: not exported
     observed_attached: Mapped[bool] = mapped_column(default=False)  # seen in the guest

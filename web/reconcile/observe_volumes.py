@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..models import Host, Server, Snapshot, Volume, VolumeAttachment, now, touch
-from ..volume_attachments import refresh_snapshot, refresh_volume, request_volume_deletion
+from ..volume_attachments import refresh_snapshot, refresh_volume
 from ..volume_images import touch_users
 
 TRIES = 4  # of one object, before its fault is the user's to see
@@ -103,24 +103,11 @@ def _touch_guest_host(session: Session, attachment: VolumeAttachment) -> None:
         touch(session, session.scalar(select(Server.host_id).where(Server.id == attachment.server_id)))
 
 
-def _has_snapshots(session: Session, volume: Volume) -> bool:
-    """Whether the volume has to stay for what was made of it: as the reference has it, it does, and is available."""
-    found = select(Snapshot.id).where(Snapshot.volume_id == volume.id, Snapshot.gone_at.is_(None))
-    return session.scalar(found.limit(1)) is not None
-
-
 def _end(session: Session, attachment: VolumeAttachment, volume: Volume) -> None:
     """Nothing is left of the attachment on any host."""
-    server = None
-    if attachment.server_id is not None:
-        server = session.scalar(select(Server).where(Server.id == attachment.server_id))
     session.delete(attachment)
     session.flush()
     if attachment.replaced:
         _touch_guest_host(session, attachment)  # what waited for its target to be closed may run
     volume.updated_at = now()
-    goes = attachment.delete_with_server and (server is None or server.gone_at is not None)
-    if goes and not _has_snapshots(session, volume):
-        request_volume_deletion(session, volume)
-    else:
-        refresh_volume(session, volume)
+    refresh_volume(session, volume)

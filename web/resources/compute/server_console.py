@@ -58,10 +58,13 @@ def show(ctx: Context, server_id: str) -> dict:
 
 
 def cut(text: str, length: int | None) -> str:
-    """The last ``length`` lines (all: None or -1); another request may have asked for more of them."""
+    """The last ``length`` lines (all: None or -1), without the break after the last one, if there is one.
+
+    Another request may have asked for more of them.
+    """
     if length in (None, -1):
         return text
-    return "".join(text.splitlines(keepends=True)[-length:]) if length else ""
+    return "\n".join(text.removesuffix("\n").split("\n")[-length:]) if length else ""
 
 
 def view(ctx: Context, output: dict) -> dict:

@@ -7,7 +7,7 @@ along. Source: Identity API reference, "Delete project". Next room: `domain_cont
 
 from __future__ import annotations
 
-from sqlalchemy import and_, delete, exists, func, or_, select, update
+from sqlalchemy import and_, delete, exists, func, select, update
 from sqlalchemy.orm import aliased
 
 from ...errors import Conflict, Forbidden
@@ -50,23 +50,15 @@ _RECORDS = (ImageTask, ServerAction, IdempotentAnswer)
 # No possessions of their own: they come and go with what they are of.
 _PIECES = (RequestLog, Migration, SecurityGroupRule)
 _WITH_SERVER = aliased(VolumeAttachment)
-
-
-def _goes(attachment):
-    """Of an attachment: detached, or of a server that is gone; then the worker takes it away."""
-    gone = select(Server.id).where(Server.gone_at.is_not(None))
-    return or_(attachment.deleted_at.is_not(None), attachment.server_id.in_(gone))
-
-
 # Rows of what is gone stay for a while: the worker prunes them (`web/reconcile/pruning.py`). Volumes that are being
 # deleted, by their user or with a server of theirs, are nobody's to use any more.
 _LIVING = {
     Server: Server.gone_at.is_(None),
     Volume: and_(
         Volume.deleted_at.is_(None),
-        ~exists().where(_WITH_SERVER.volume_id == Volume.id, _WITH_SERVER.delete_with_server, _goes(_WITH_SERVER)),
+        ~exists().where(_WITH_SERVER.volume_id == Volume.id, _WITH_SERVER.delete_with_server, _WITH_SERVER.released),
     ),
-    VolumeAttachment: ~_goes(VolumeAttachment),
+    VolumeAttachment: and_(VolumeAttachment.deleted_at.is_(None), ~VolumeAttachment.released),
     Snapshot: Snapshot.gone_at.is_(None),
     Image: and_(Image.deleted_at.is_(None), Image.status != "queued"),  # one that never had bytes is a record
     SecurityGroup: SecurityGroup.default_for.is_(None),

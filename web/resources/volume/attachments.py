@@ -34,13 +34,13 @@ POLL_S = 0.1
 
 def _find(ctx: Context, attachment_id: str) -> VolumeAttachment:
     row = ctx.session.get(VolumeAttachment, attachment_id)
-    if row is None or (row.project_id != ctx.token.project_id and not ctx.is_admin):
+    if row is None or row.released or (row.project_id != ctx.token.project_id and not ctx.is_admin):
         raise NotFound(f"Volume attachment could not be found with filter: attachment_id = {attachment_id[:255]}.")
     return row
 
 
 def index(ctx: Context) -> Page:
-    statement = select(VolumeAttachment)
+    statement = select(VolumeAttachment).where(~VolumeAttachment.released)
     if not (ctx.is_admin and ctx.query.get("all_tenants")):
         statement = statement.where(VolumeAttachment.project_id == ctx.project_id)
     for name, column in (("volume_id", VolumeAttachment.volume_id), ("instance_id", VolumeAttachment.server_id)):

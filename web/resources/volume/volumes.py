@@ -107,7 +107,8 @@ def read_shown(ctx: Context, volumes: list[Volume]) -> list[Shown]:
     ids = [volume.id for volume in volumes]
     attachments: dict[str, list] = {}
     if ids:
-        statement = select(VolumeAttachment).where(VolumeAttachment.volume_id.in_(ids))
+        held = (VolumeAttachment.volume_id.in_(ids), ~VolumeAttachment.released)
+        statement = select(VolumeAttachment).where(*held)
         for one in ctx.session.scalars(statement.order_by(VolumeAttachment.created_at)):
             attachments.setdefault(one.volume_id, []).append(one)
     hosts = read_hosts(ctx, volumes)
