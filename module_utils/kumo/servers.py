@@ -95,6 +95,7 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
         "console": None,
         "diagnostics": None,
         "consoles": None,
+        "agent": None,
         "fetching": server.get("image") in fetching,
         "tasks": own_tasks,
         "persistent": False,
@@ -139,7 +140,9 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
     if state[0] in ("running", "paused"):
         live = libvirt_connection.read_xml(domain, inactive=False)
         seen["nics"] = domain_xml.parse_live_nics(live) if live else None
-        seen["consoles"] = consoles.read_ports(domain.name(), domain_xml.parse_xml(live)) if live else None
+        devices = domain_xml.parse_xml(live) if live else None
+        seen["consoles"] = consoles.read_ports(domain.name(), devices) if live else None
+        seen["agent"] = guest_password.read_agent(server, domain.name(), devices) if live else None
         seen["volumes"] = guest_volumes.find_live(domain, live) if live else None
     return seen
 

@@ -38,6 +38,7 @@ class FakeHost:
         self.figures: dict | None = None  # of every guest that is asked for them
         self.passwords: dict[str, tuple] = {}  # by server id: (user, password) as they were set
         self.agent_error: str | None = None  # of whoever sets one
+        self.booting: set[str] = set()  # ids of guests whose agent may still come
 
     def __call__(self, settings, name, connection, document, cancelled=None) -> Outcome:
         self.documents.append(document)
@@ -97,7 +98,8 @@ class FakeHost:
             "tasks": [],
         }
         objects = {"servers": results, "volumes": results_of_volumes}
-        result = {"changed": True, "actions": [], "objects": objects, "pending": self._has_work()}
+        waits = any(server.get("password") and server["id"] in self.booting for server in document["servers"])
+        result = {"changed": True, "actions": [], "objects": objects, "pending": waits or self._has_work()}
         return Outcome(ok=True, result={**result, "observed": observed})
 
     def _answer(self, server: dict) -> dict:
@@ -106,7 +108,7 @@ class FakeHost:
         if server.get("diagnostics"):
             found["diagnostics"] = {"seq": server["diagnostics"]["wanted"], "figures": self.figures}
         order = server.get("password")
-        if order:
+        if order and server["id"] not in self.booting:
             if self.agent_error is None:
                 self.passwords[server["id"]] = (order["user"], order["password"])
             found["password"] = {"seq": order["wanted"], "error": self.agent_error}
