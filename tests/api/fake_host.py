@@ -38,6 +38,7 @@ class FakeHost:
         self.figures: dict | None = None  # of every guest that is asked for them
         self.passwords: dict[str, tuple] = {}  # by server id: (user, password) as they were set
         self.agent_error: str | None = None  # of whoever sets one
+        self.posted: dict[str, dict[int, str]] = {}  # by server id: what guests posted, by how often it was cleared
         self.booting: set[str] = set()  # ids of guests whose agent may still come
 
     def __call__(self, settings, name, connection, document, cancelled=None) -> Outcome:
@@ -94,6 +95,7 @@ class FakeHost:
                 row["id"]: {"state": "active"} for router in document["routers"] for row in router["floating_ips"]
             },
             "moves": dict(self.moves),
+            "posted_passwords": self._tell_posted(document),
             "orphans": {"domains": [], "disks": []},
             "tasks": [],
         }
@@ -112,6 +114,16 @@ class FakeHost:
             if self.agent_error is None:
                 self.passwords[server["id"]] = (order["user"], order["password"])
             found["password"] = {"seq": order["wanted"], "error": self.agent_error}
+        return found
+
+    def _tell_posted(self, document: dict) -> dict[str, dict]:
+        """What guests have posted since it was last cleared, as long as the document has none."""
+        found = {}
+        for server in document["servers"]:
+            wanted = server.get("posted_password") or {"cleared": 0, "text": ""}
+            text = self.posted.get(server["id"], {}).get(wanted["cleared"])
+            if text and not wanted["text"] and server["wanted"] != "absent":
+                found[server["id"]] = {"cleared": wanted["cleared"], "text": text}
         return found
 
     def _left(self, document: dict) -> set[str]:

@@ -130,6 +130,27 @@ def test_the_agent_sets_a_password(host):
     assert ask_password(host, 4) == {"seq": 4, "error": "the guest does not run"}
 
 
+def test_what_a_guest_posted_is_told_and_forgotten(host):
+    """As the metadata daemon leaves it; the document has it then, and once it is cleared no file has it any more."""
+    host.server["power"] = "off"
+    host.call()
+    path = host.directory / "posted_password.0"
+    path.write_text("Canary-c2VjcmV0")
+    result = host.call()
+    assert result["observed"]["posted_passwords"] == {host.id: {"cleared": 0, "text": "Canary-c2VjcmV0"}}
+    assert verbs(result) == []
+    known = host.call(posted_password={"cleared": 0, "text": "Canary-c2VjcmV0"})
+    assert (known["observed"]["posted_passwords"], verbs(known), path.exists()) == ({}, [], True)
+    cleared = {"cleared": 1, "text": ""}
+    plan = host.call(check_mode=True, posted_password=cleared)
+    assert (verbs(plan), path.exists()) == (["forget_password"], True)
+    assert "Canary" not in str(plan)
+    result = host.call(posted_password=cleared)
+    assert (verbs(result), path.exists()) == (["forget_password"], False)
+    assert result["observed"]["posted_passwords"] == {}
+    assert verbs(host.call()) == []
+
+
 def test_a_guest_without_a_channel_says_so(host):
     host.server["hardware"] = {}
     host.call()

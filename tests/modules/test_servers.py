@@ -53,6 +53,7 @@ def build(row=(), seen=(), kept=()):
     here |= {"console": None, "fetching": False, "volumes": None, "defined_volumes": []}
     here |= {"tasks": {}, "persistent": True, "job": {}, "secrets": [], "disk_size": 1 << 30, "backup": False}
     here |= {"rescue_image": None, "snapshot": None, "diagnostics": None, "consoles": None, "agent": None}
+    here |= {"posted": {}}
     observed = {"_now": NOW, "_virt_type": "qemu", "_taps": [], "_orphans": {"domains": [], "disks": []}, "_host": {}}
     observed["_tasks"] = {}
     return document, {**observed, S: {**here, **dict(seen)}}
