@@ -7,8 +7,9 @@ knows a guest by nothing but the namespace and address it asks from, and reads i
 a new directory is noticed within a second, a changed file at once. Next: ``servers.py``.
 
 A file holds ``{"metadata": the server's part of the document, "network_data": OpenStack's
-network_data.json, "local_ipv4": the server's first fixed IPv4 address or null, "address": …}``. User data
-may be private: the files are root's alone, and no text of a diff shows what is in them.
+network_data.json, "local_ipv4": the server's first fixed IPv4 address or null, "address": …,
+"posted_password": {server, cleared, text} (``posted_passwords.py``)}``. User data may be private: the files
+are root's alone, and no text of a diff shows what is in them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import hashlib
 import ipaddress
 import json
 
-from . import device_tags, files
+from . import device_tags, files, posted_passwords
 from .chains import build_link_local, parse_mac
 from .core import Action, state_path
 from .errors import KumoError
@@ -144,6 +145,7 @@ def _build_server_files(
     try:
         devices = device_tags.build_devices(document, server, places.get(server["id"], {}), ports)
         content = _build_content(server, mine, networks, devices)
+        content["posted_password"] = {"server": server["id"], **posted_passwords.parse_wanted(server)}
         for port in mine:
             network = networks.get(port["network"])
             namespace = choose_home_namespace(network) if network else None

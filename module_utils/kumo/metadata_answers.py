@@ -1,7 +1,8 @@
 """What a guest is told of itself, in OpenStack's form and EC2's: the metadata service and config drives alike. Pure.
 
-``content`` is {metadata, network_data, local_ipv4} (``metadata.py`` builds it). The daemon ``kumo_metadata.py`` is
-installed with a copy of this file beside it: Python's standard library only, and nothing of this package.
+``content`` is {metadata, network_data, local_ipv4, posted_password} (``metadata.py`` builds it; the last is the
+service's alone). The daemon ``kumo_metadata.py`` is installed with a copy of this file beside it: Python's standard
+library only, and nothing of this package.
 """
 
 import base64
@@ -21,6 +22,9 @@ RANDOM_SEED_SINCE = "2013-04-04"
 PROJECT_SINCE = VENDOR_SINCE = "2013-10-17"
 KEYS_SINCE = NETWORK_SINCE = "2015-10-15"
 DEVICES_SINCE = "2016-06-30"
+PASSWORD_SINCE = "2013-04-04"
+PASSWORD_BYTES = 1020  # the reference's four pieces of 255
+PASSWORD_FILE = "posted_password."  # beside a server's disk; then the number of times that it was cleared
 VENDOR2_SINCE = "2016-10-06"
 
 
@@ -38,6 +42,8 @@ def build_openstack(content, parts):
     documents = {"meta_data.json": build_meta_data}
     if content["metadata"].get("user_data"):
         documents["user_data"] = lambda content, _: decode_user_data(content)
+    if version >= PASSWORD_SINCE and "posted_password" in content:
+        documents["password"] = lambda content, _: content["posted_password"]["text"]
     if version >= VENDOR_SINCE:
         documents["vendor_data.json"] = lambda *_: "{}"
     if version >= VENDOR2_SINCE:
@@ -140,6 +146,27 @@ def build_ec2(content, parts):
         elif name:
             lines.append(f"{name}/" if isinstance(below, dict) else name)
     return "\n".join(lines)
+
+
+def is_password(path):
+    """Whether a path is that of the password that the guest itself has posted, or may post."""
+    parts = [part for part in path.split("?", 1)[0].split("/") if part]
+    if len(parts) != 3 or parts[0] != "openstack" or parts[2] != "password":
+        return False
+    return parts[1] == "latest" or (parts[1] in OPENSTACK_VERSIONS and parts[1] >= PASSWORD_SINCE)
+
+
+def parse_password(raw):
+    """The text of a password that a guest posts; ValueError says what is wrong with it."""
+    if not 1 <= len(raw) <= PASSWORD_BYTES:
+        raise ValueError(f"a password of 1 to {PASSWORD_BYTES} bytes can be posted")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if any(ord(one) < 32 and one not in "\t\r\n" for one in text) or not text.strip():
+        raise ValueError("the password must be text")
+    return text
 
 
 def build_answer(content, path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from . import extra_disks, guest_hardware, guest_volumes
+from . import extra_disks, guest_hardware, guest_volumes, posted_passwords
 from .core import UUID
 from .errors import KumoError
 
@@ -54,6 +54,7 @@ def parse_server(row: dict) -> dict:
     server["start"] = {"wanted": 0, **server["start"]}
     server["rebuild"] = {"wanted": 0, **server["rebuild"]}
     server["stop"] = {"graceful": True, **server["stop"]}
+    server["posted_password"] = posted_passwords.parse_wanted(row)
 
     def check(right: bool, name: str, sentence: str):
         if not right:

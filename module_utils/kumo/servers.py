@@ -30,6 +30,7 @@ from . import (
     moves,
     names,
     outgoing,
+    posted_passwords,
     power,
     probe,
     rebuilds,
@@ -95,6 +96,8 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
         "console": None,
         "diagnostics": None,
         "consoles": None,
+        "agent": None,
+        "posted": posted_passwords.read_posted(document, server["id"]) if here else {},
         "fetching": server.get("image") in fetching,
         "tasks": own_tasks,
         "persistent": False,
@@ -139,7 +142,9 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
     if state[0] in ("running", "paused"):
         live = libvirt_connection.read_xml(domain, inactive=False)
         seen["nics"] = domain_xml.parse_live_nics(live) if live else None
-        seen["consoles"] = consoles.read_ports(domain.name(), domain_xml.parse_xml(live)) if live else None
+        devices = domain_xml.parse_xml(live) if live else None
+        seen["consoles"] = consoles.read_ports(domain.name(), devices) if live else None
+        seen["agent"] = guest_password.read_agent(server, domain.name(), devices) if live else None
         seen["volumes"] = guest_volumes.find_live(domain, live) if live else None
     return seen
 
@@ -230,6 +235,7 @@ def _plan_server(document: dict, server: dict, nics: list[dict], seen: dict, obs
     plan = rescue.plan_rescue if differs else power.plan_power
     steps = plan(document, server, seen, kept, observed["_now"])
     verbs += server_images.plan_snapshot(server, seen, [*verbs, *steps])
+    verbs += posted_passwords.plan_forget(server, seen["posted"])
     return verbs + steps + ([] if steps else guest_password.plan_password(server, seen, kept))
 
 
@@ -291,6 +297,7 @@ VERBS = {
     **suspension.VERBS,
     **rescue.VERBS,
     **guest_password.VERBS,
+    **posted_passwords.VERBS,
     "prepare": incoming.apply_prepare,
     "keep_secrets": incoming.apply_keep_secrets,
     "drop_secrets": incoming.apply_drop_secrets,
@@ -316,7 +323,7 @@ VERBS = {
 
 def report_servers(document: dict, observed: dict) -> dict:
     """``servers``, ``ports``, ``host`` and ``orphans`` as docs/foundation.md has them."""
-    servers, moving, pending, up, coming = {}, {}, False, set(), set()
+    servers, moving, posted, pending, up, coming = {}, {}, {}, False, set(), set()
     leaving: dict[str, list[str]] = {}
     for port in document["ports"]:
         leaving.setdefault(port.get("server"), []).append(port["id"])
@@ -330,6 +337,8 @@ def report_servers(document: dict, observed: dict) -> dict:
             moving[row["id"]] = move
             pending = pending or moves.is_pending(row, move)
         pending = pending or (not absent and guest_password.is_pending(row, kept))
+        told = None if absent else posted_passwords.report_posted(row, seen["posted"])
+        posted |= {row["id"]: told} if told else {}
         snapshot = None if absent else server_images.report_snapshot(row, seen)
         pending = pending or server_images.is_pending(snapshot)
         if not absent and row.get("incoming"):
@@ -365,6 +374,7 @@ def report_servers(document: dict, observed: dict) -> dict:
     return {
         "servers": servers,
         "moves": moving,
+        "posted_passwords": posted,
         "tasks": tasks.build_report(observed["_tasks"]),
         "ports": ports,
         "host": observed["_host"],

@@ -38,6 +38,8 @@ class FakeHost:
         self.figures: dict | None = None  # of every guest that is asked for them
         self.passwords: dict[str, tuple] = {}  # by server id: (user, password) as they were set
         self.agent_error: str | None = None  # of whoever sets one
+        self.posted: dict[str, dict[int, str]] = {}  # by server id: what guests posted, by how often it was cleared
+        self.booting: set[str] = set()  # ids of guests whose agent may still come
 
     def __call__(self, settings, name, connection, document, cancelled=None) -> Outcome:
         self.documents.append(document)
@@ -93,11 +95,13 @@ class FakeHost:
                 row["id"]: {"state": "active"} for router in document["routers"] for row in router["floating_ips"]
             },
             "moves": dict(self.moves),
+            "posted_passwords": self._tell_posted(document),
             "orphans": {"domains": [], "disks": []},
             "tasks": [],
         }
         objects = {"servers": results, "volumes": results_of_volumes}
-        result = {"changed": True, "actions": [], "objects": objects, "pending": self._has_work()}
+        waits = any(server.get("password") and server["id"] in self.booting for server in document["servers"])
+        result = {"changed": True, "actions": [], "objects": objects, "pending": waits or self._has_work()}
         return Outcome(ok=True, result={**result, "observed": observed})
 
     def _answer(self, server: dict) -> dict:
@@ -106,10 +110,20 @@ class FakeHost:
         if server.get("diagnostics"):
             found["diagnostics"] = {"seq": server["diagnostics"]["wanted"], "figures": self.figures}
         order = server.get("password")
-        if order:
+        if order and server["id"] not in self.booting:
             if self.agent_error is None:
                 self.passwords[server["id"]] = (order["user"], order["password"])
             found["password"] = {"seq": order["wanted"], "error": self.agent_error}
+        return found
+
+    def _tell_posted(self, document: dict) -> dict[str, dict]:
+        """What guests have posted since it was last cleared, as long as the document has none."""
+        found = {}
+        for server in document["servers"]:
+            wanted = server.get("posted_password") or {"cleared": 0, "text": ""}
+            text = self.posted.get(server["id"], {}).get(wanted["cleared"])
+            if text and not wanted["text"] and server["wanted"] != "absent":
+                found[server["id"]] = {"cleared": wanted["cleared"], "text": text}
         return found
 
     def _left(self, document: dict) -> set[str]:

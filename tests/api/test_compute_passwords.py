@@ -12,6 +12,7 @@ from sqlalchemy import select, text
 from test_compute_diagnostics import run
 
 from web.models import Host, Run, Server, now
+from web.reconcile.observe import PENDING_S
 from web.resources.compute import server_console
 
 SECRET = "Canary-5f0c-secret"
@@ -96,6 +97,32 @@ def test_a_guest_without_an_agent_is_as_it_was(cloud, host):
     assert (row.status, row.fault_message, row.password_secret) == ("ACTIVE", None, None)
     [action] = read_actions(cloud, server)
     assert action["message"] == "Error: the guest's agent does not answer"
+
+
+@pytest.mark.parametrize("error", [None, "the guest's agent does not answer"])
+def test_a_guest_that_boots_is_waited_for(cloud, host, monkeypatch, error):
+    """The request ends before its agent comes; the host is asked again soon, and the action says how it went."""
+    server = make(cloud, host)
+    monkeypatch.setattr(server_console, "WAIT_S", 1.0)
+    host.booting.add(server)
+    assert ask(cloud, host, server).status_code == 202
+    row = read_server(cloud, server)
+    assert (row.status, row.vm_state, row.task_state) == ("PASSWORD", "active", "updating_password")
+    [action] = read_actions(cloud, server)
+    assert action["message"] is None
+    with cloud.database.read() as session:
+        due = session.scalar(select(Host)).next_run_at
+    assert due <= now() + timedelta(seconds=PENDING_S)
+    run(cloud, host)
+    assert read_server(cloud, server).status == "PASSWORD", "it still boots"
+    host.booting.clear()
+    host.agent_error = error
+    run(cloud, host)
+    row = read_server(cloud, server)
+    assert (row.status, row.fault_message, row.password_secret) == ("ACTIVE", None, None)
+    assert host.passwords == ({} if error else {server: ("root", SECRET)})
+    [action] = read_actions(cloud, server)
+    assert action["message"] == (error and f"Error: {error}")
 
 
 def test_who_may_and_when(cloud, host, monkeypatch):

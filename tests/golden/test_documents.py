@@ -202,13 +202,14 @@ def build_made_of() -> Rows:
 def build_asked() -> Rows:
     """A guest that was rebuilt twice, and of whose disk an image is made, at the third attempt; not of a tombstone.
 
-    Its figures and a new password are asked for the second time.
+    Its figures and a new password are asked for the second time, and what it posts was cleared twice.
     """
     rows = build_alone()
     rows.servers[0].rebuild_wanted = 2
     rows.servers[0].diagnostics_wanted, rows.servers[0].observed_diagnostics_done = 2, 1
     rows.servers[0].password_wanted, rows.servers[0].observed_password_done = 2, 1
     rows.servers[0].password_secret = "{{ s3cret }}"
+    rows.servers[0].password_cleared, rows.servers[0].observed_posted_password = 2, "{{ c2VjcmV0 }}"
     rows.servers[0].image_properties = {"hw_qemu_guest_agent": "yes", "os_type": "windows"}
     rows.server_images = {
         uid(30): ServerImage(image_id=uid(90), server_id=uid(30), host_id=uid(1), attempt=3),

@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.kumo import device_tags
+from ansible.module_utils.kumo import device_tags, guest_password
 from libvirt_lab import GUEST_IMAGE, Host, Serial, virsh, wait_for
 from test_power_states import BOOT_S, Terminal
 from test_servers import verbs
@@ -81,14 +81,30 @@ def test_figures_of_a_guest(host):
     assert host.seen(off)["diagnostics"] == {"seq": 3, "figures": None}
 
 
-def test_the_agent_sets_a_password(host):
-    """Not before it is there; then by the console; the old one is none any more. It is in no file of the host."""
+def test_a_guest_that_boots_is_waited_for(host, monkeypatch):
+    """No answer, and nothing done, until its agent listens; then the order is carried out. Later none is waited for."""
     host.call()
-    answer = ask_password(host, 1)
-    assert answer["seq"] == 1
+    result = host.call(password={"wanted": 1, "user": "cirros", "password": NEW})
+    assert not is_agent_connected(host)
+    assert (result["pending"], host.seen(result)["password"], verbs(result)) == (True, None, [])
+    settled = host.settle(guest_password.BOOT_S)
+    assert host.seen(settled)["password"] == {"seq": 1, "error": None}
+    assert is_agent_connected(host)
+    host.wait_for_login()
+    host.server |= {"console": None, "password": None}
+    host.settle(power="off", stop={"graceful": False})
+    monkeypatch.setattr(guest_password, "BOOT_S", 0)
+    host.call(power="on", start={"wanted": 1})
+    answer = ask_password(host, 2)
+    assert answer["seq"] == 2
     assert "agent does not answer" in answer["error"], "it has not booted"
     assert host.state() == "running"
     assert verbs(host.call()) == [], "told once"
+
+
+def test_the_agent_sets_a_password(host):
+    """By the console; the old one is none any more. It is in no file of the host."""
+    host.call()
     wait_for("the agent to listen", lambda: is_agent_connected(host), BOOT_S)
     host.wait_for_login()
     host.server["console"] = None
@@ -112,6 +128,27 @@ def test_the_agent_sets_a_password(host):
     off = host.settle(power="off", stop={"graceful": False})
     assert host.seen(off)["password"] is None
     assert ask_password(host, 4) == {"seq": 4, "error": "the guest does not run"}
+
+
+def test_what_a_guest_posted_is_told_and_forgotten(host):
+    """As the metadata daemon leaves it; the document has it then, and once it is cleared no file has it any more."""
+    host.server["power"] = "off"
+    host.call()
+    path = host.directory / "posted_password.0"
+    path.write_text("Canary-c2VjcmV0")
+    result = host.call()
+    assert result["observed"]["posted_passwords"] == {host.id: {"cleared": 0, "text": "Canary-c2VjcmV0"}}
+    assert verbs(result) == []
+    known = host.call(posted_password={"cleared": 0, "text": "Canary-c2VjcmV0"})
+    assert (known["observed"]["posted_passwords"], verbs(known), path.exists()) == ({}, [], True)
+    cleared = {"cleared": 1, "text": ""}
+    plan = host.call(check_mode=True, posted_password=cleared)
+    assert (verbs(plan), path.exists()) == (["forget_password"], True)
+    assert "Canary" not in str(plan)
+    result = host.call(posted_password=cleared)
+    assert (verbs(result), path.exists()) == (["forget_password"], False)
+    assert result["observed"]["posted_passwords"] == {}
+    assert verbs(host.call()) == []
 
 
 def test_a_guest_without_a_channel_says_so(host):

@@ -10,7 +10,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.kumo import names
+from ansible.module_utils.kumo import names, posted_passwords
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -187,7 +187,7 @@ def test_openstack_format(cloud):
     assert versions[0] == "2012-08-10"
     assert versions[-1] == "latest"
     assert get(guest, "/openstack/latest/")[1].split("\n") == [
-        "meta_data.json", "network_data.json", "user_data", "vendor_data.json", "vendor_data2.json",
+        "meta_data.json", "network_data.json", "password", "user_data", "vendor_data.json", "vendor_data2.json",
     ]  # fmt: skip
     assert get(guest, "/openstack/2012-08-10")[1].split("\n") == ["meta_data.json", "user_data"]
     data = json.loads(get(guest, "/openstack/latest/meta_data.json")[1])
@@ -211,6 +211,74 @@ def test_openstack_format(cloud):
         status, body = get(guest, path)
         assert status == 404
         assert body
+
+
+PASSWORD = "/openstack/2013-04-04/password"
+
+
+def post(guest, text, *options, path=PASSWORD):
+    """The status of a POST, as cloudbase-init makes it."""
+    return get(guest, path, "--data-binary", text, *options)[0]
+
+
+def test_a_guest_posts_its_password_once(cloud):
+    """As its host reads it then; it outlives the daemon, is forgotten with the number, and is in no log."""
+    server, guest = cloud.server(cloud.network(), "10.0.0.5", "windows")
+    _, other = cloud.server(cloud.network(), "10.0.0.6", "other")
+    cloud.settle()
+    assert until(guest, PASSWORD) == ""
+    text = "Canary-c2VjcmV0" * 68
+    assert post(guest, text) == 503, "its server is not made yet"
+    folder = cloud.state_dir / "servers" / server["id"]
+    folder.mkdir(parents=True)
+    assert [post(guest, wrong) for wrong in ("", text + "x", "x" * 5000, "\x01")] == [400] * 4
+    assert post(guest, text) == 200
+    assert get(guest, "/openstack/latest/password") == (200, text)
+    assert post(guest, "another") == post(guest, text, path="/openstack/latest/password") == 409
+    assert [path.name for path in folder.iterdir()] == ["posted_password.0"]
+    assert (folder / "posted_password.0").stat().st_mode & 0o777 == 0o600
+    assert posted_passwords.read_posted(cloud.document, server["id"]) == {"0": text}
+    assert get(other, PASSWORD) == (200, "")
+    cloud.daemon.kill()
+    cloud.daemon.wait(5)
+    cloud.start()
+    assert until(guest, PASSWORD) == text
+    server["posted_password"] = {"cleared": 1, "text": ""}
+    cloud.settle()
+    assert get(guest, PASSWORD) == (200, "")
+    assert post(guest, "Canary-newer") == 200
+    server["posted_password"] = {"cleared": 1, "text": "Canary-newer"}
+    plan = cloud.apply(check=True)
+    assert plan["actions"]
+    assert "Canary" not in json.dumps(plan)
+    (folder / "posted_password.1").unlink()
+    cloud.settle()
+    assert get(guest, PASSWORD) == (200, "Canary-newer"), "as a host knows it that the guest came to"
+    assert post(guest, "third") == 409
+    cloud.log.flush()
+    assert "Canary" not in (cloud.state_dir.parent / "daemon.log").read_text()
+
+
+def test_s23_nobody_posts_for_another_guest(cloud):
+    """By no header, from no address that is not its own, and not from another network with the same address."""
+    one, two = cloud.network(), cloud.network()
+    server, guest = cloud.server(one, "10.0.0.5", "mine")
+    other, stranger = cloud.server(two, "10.0.0.5", "theirs")
+    for row in (server, other):
+        (cloud.state_dir / "servers" / row["id"]).mkdir(parents=True)
+    cloud.settle()
+    until(guest, PASSWORD)
+    until(stranger, PASSWORD)
+    claims = ("X-Forwarded-For: 10.0.0.5", f"X-Instance-ID: {server['id']}", f"X-Instance-ID-Signature: {'0' * 64}")
+    assert post(stranger, "theirs", *(word for claim in claims for word in ("-H", claim))) == 200
+    assert get(guest, PASSWORD) == (200, "")
+    run("ip", "-n", stranger, "addr", "add", "10.0.0.77/24", "dev", "eth0")
+    assert post(stranger, "x", "--interface", "10.0.0.77") == 404
+    assert posted_passwords.read_posted(cloud.document, server["id"]) == {}
+    assert posted_passwords.read_posted(cloud.document, other["id"]) == {"0": "theirs"}
+    for method in ("PUT", "DELETE", "PATCH"):
+        assert get(guest, PASSWORD, "-X", method)[0] == 405
+    assert post(guest, "x", "-H", "Transfer-Encoding: chunked") == 400
 
 
 def test_ec2_format(cloud):

@@ -67,6 +67,7 @@ def test_plan_serves_each_address_once():
     assert metadata.plan_metadata(_document(), _observe(actions)) == []
     content = json.loads(actions[0].args["text"])
     assert content["local_ipv4"] == "10.0.0.5"
+    assert content["posted_password"] == {"server": SERVER, "cleared": 0, "text": ""}
     assert [row["type"] for row in content["network_data"]["networks"]] == ["ipv4_dhcp", "ipv6_slaac"]
 
 
@@ -97,6 +98,7 @@ CONTENT = {
     },
     "network_data": {"links": [], "networks": [], "services": []},
     "local_ipv4": None,
+    "posted_password": {"server": SERVER, "cleared": 2, "text": "kept"},
 }
 ANSWERS = {
     "/latest/meta-data/public-keys": "0=a\n1=b",
@@ -107,7 +109,10 @@ ANSWERS = {
     "/latest//meta-data//hostname?x=/y": "web",
     "/2009-04-04/user-data": b"#!/bin/sh",
     "/openstack/2012-08-10/user_data": b"#!/bin/sh",
-    "/openstack/2015-10-15": "meta_data.json\nnetwork_data.json\nuser_data\nvendor_data.json",
+    "/openstack/2012-08-10/": "meta_data.json\nuser_data",
+    "/openstack/2013-04-04": "meta_data.json\npassword\nuser_data",
+    "/openstack/2015-10-15": "meta_data.json\nnetwork_data.json\npassword\nuser_data\nvendor_data.json",
+    "/openstack/latest/password": "kept",
     "/openstack/2016-10-06/vendor_data2.json": "{}",
 }
 
@@ -124,7 +129,7 @@ def test_answers(path, body):
         "/latest/meta-data/public-keys/2", "/latest/meta-data/hostname/x",
         "/latest/x", "/2010-01-01/meta-data", "/openstack/2012-08-10/network_data.json", "/openstack/latest/a/b",
         "/openstack/2013-04-04/vendor_data.json", "/openstack/2015-10-15/vendor_data2.json", "/etc/passwd",
-        "/latest/meta-data/../../etc/passwd",
+        "/latest/meta-data/../../etc/passwd", "/openstack/2012-08-10/password", "/latest/password",
     ],
 )  # fmt: skip
 def test_nothing_there(path):
@@ -149,6 +154,115 @@ def test_only_addresses_name_files(tmp_path, address):
     """What is not an address never becomes a path."""
     with pytest.raises(daemon.NotThere):
         daemon.Daemon(str(tmp_path)).read_content("n", "", address)
+
+
+POSTED = "/openstack/2013-04-04/password"
+
+
+class Guest:
+    """A guest of a daemon that has its file, and what it sends as one connection's bytes."""
+
+    KEY = ("n", "", "10.0.0.5")
+
+    def __init__(self, folder, **posted):
+        self.folder = folder
+        self.daemon = daemon.Daemon(str(folder))
+        (folder / "metadata" / "n").mkdir(parents=True)
+        (folder / "servers" / SERVER).mkdir(parents=True)
+        self.tell(**posted)
+
+    def tell(self, **posted):
+        content = {**CONTENT, "posted_password": {"server": SERVER, "cleared": 0, "text": "", **posted}}
+        (self.folder / "metadata" / "n" / "10.0.0.5.json").write_text(json.dumps(content))
+
+    def send(self, *lines, body=b"", key=KEY):
+        async def ask():
+            reader = daemon.asyncio.StreamReader(limit=daemon.REQUEST_BYTES)
+            reader.feed_data("\r\n".join([*lines, "", ""]).encode() + body)
+            reader.feed_eof()
+            return (await self.daemon.read_request(key, reader))[:2]
+
+        return daemon.asyncio.run(ask())
+
+    def post(self, body, path=POSTED, key=KEY):
+        return self.send(f"POST {path} HTTP/1.1", f"Content-Length: {len(body)}", body=body, key=key)[0]
+
+    def get(self):
+        return self.send(f"GET {POSTED} HTTP/1.1")
+
+    def files(self):
+        return {path.name: path.read_bytes() for path in (self.folder / "servers" / SERVER).iterdir()}
+
+
+def test_a_guest_posts_its_password_once(tmp_path, capsys):
+    """Kept in its server's directory, root's alone, under the number of clearings; another guest's is another file."""
+    guest = Guest(tmp_path)
+    assert guest.get() == (200, "")
+    assert guest.post(b"c2VjcmV0\r\n") == 200
+    assert guest.files() == {"posted_password.0": b"c2VjcmV0\r\n"}
+    assert (tmp_path / "servers" / SERVER / "posted_password.0").stat().st_mode & 0o777 == 0o600
+    assert guest.get() == (200, "c2VjcmV0\r\n")
+    assert guest.post(b"other") == 409
+    assert guest.post(b"other", "/openstack/latest/password") == 409
+    guest.tell(cleared=1)
+    assert guest.get() == (200, ""), "its user has cleared it"
+    assert guest.post(b"other") == 200
+    assert guest.get() == (200, "other")
+    guest.tell(cleared=2, text="from another host")
+    assert guest.get() == (200, "from another host")
+    assert guest.post(b"mine") == 409
+    assert "c2VjcmV0" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [0, 1, 1020, 1021, 5000])
+def test_how_long_a_posted_password_may_be(tmp_path, size):
+    guest = Guest(tmp_path)
+    wanted = 200 if 1 <= size <= 1020 else 400
+    assert guest.post(b"x" * size) == wanted
+    assert list(guest.files().values()) == ([b"x" * size] if wanted == 200 else [])
+
+
+@pytest.mark.parametrize("body", [b" \n", b"\xff\xfe", b"a\0b", b"\x1b[31m"])
+def test_a_posted_password_is_text(tmp_path, body):
+    guest = Guest(tmp_path)
+    assert guest.post(body) == 400
+    assert guest.files() == {}
+
+
+def test_nobody_posts_for_another(tmp_path):
+    """Who has no file here is nobody, and what the file does not name as a server has no directory (case 23)."""
+    guest = Guest(tmp_path)
+    for stranger in (("n", "", "10.0.0.6"), ("m", "", "10.0.0.5"), ("n", "", "../n/10.0.0.5")):
+        assert guest.post(b"x", key=stranger) == 404
+    headers = ["Content-Length: 1", f"X-Instance-ID: {PORT}", "X-Forwarded-For: 10.0.0.6"]
+    assert guest.send(f"POST {POSTED} HTTP/1.1", *headers, body=b"x")[0] == 200
+    assert guest.files() == {"posted_password.0": b"x"}
+    guest.tell(server="../../etc", cleared=1)
+    assert guest.post(b"x") == 404
+    guest.tell(server=PORT, cleared=1)
+    assert guest.post(b"x") == 503, "no directory of it here"
+    assert sorted(path.name for path in tmp_path.rglob("*password*")) == ["posted_password.0"]
+
+
+def test_what_is_no_posted_password(tmp_path):
+    """Other methods and places, and bodies of which nobody knows how long they are."""
+    guest = Guest(tmp_path)
+    for path in ("/openstack/2012-08-10/password", "/openstack/latest/user_data", "/latest/password", "/"):
+        assert guest.post(b"x", path) == 405
+    assert guest.send(f"PUT {POSTED} HTTP/1.1", "Content-Length: 1", body=b"x")[0] == 405
+    assert guest.send(f"DELETE {POSTED} HTTP/1.1")[0] == 405
+    chunked = ["Transfer-Encoding: chunked", "Content-Length: 1"]
+    for headers in (
+        [],
+        ["Content-Length: -1"],
+        ["Content-Length: 1", "content-length: 1"],
+        ["Content-Length: x"],
+        chunked,
+    ):
+        assert guest.send(f"POST {POSTED} HTTP/1.1", *headers, body=b"x")[0] == 400, headers
+    with pytest.raises(daemon.asyncio.IncompleteReadError):
+        guest.send(f"POST {POSTED} HTTP/1.1", "Content-Length: 5", body=b"x")
+    assert guest.files() == {}
 
 
 DOMAIN = """<domain><devices>

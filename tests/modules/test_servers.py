@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from ansible.module_utils.kumo import console, core, disks, guests, servers
+from ansible.module_utils.kumo import console, core, disks, guest_password, guests, servers
 from ansible.module_utils.kumo.errors import KumoError
 from ansible.module_utils.kumo.server_rows import parse_server
 
@@ -28,6 +28,7 @@ KEPT = {
 ROW = {"id": S, "project_id": "p1", "wanted": "present", "power": "on", "image": I, "ports": [P], "root_gb": 1}
 OFF = {"power": "off"}
 PASSWORD = {"password": {"wanted": 2, "user": "root", "password": "canary"}}
+AGENT = {**PASSWORD, "hardware": {"guest_agent": True}}
 REBUILD = {"rebuild": {"wanted": 1}}
 SOFT, HARD = ({"reboot": {"wanted": 1, "type": kind}} for kind in ("SOFT", "HARD"))
 
@@ -44,13 +45,15 @@ def build(row=(), seen=(), kept=()):
         }
     )
     state = {**KEPT, **dict(kept)}
-    server = parse_server({**ROW, "power": "on"})
+    hardware = dict(row).get("hardware", {})
+    server = parse_server({**ROW, "power": "on", "hardware": hardware})
     nics = servers.domain_xml.build_nics(document, server)
     here = {"defined": True, "state": "running", "reason": "", "files": True, "disk": True, "kept": state}
     here |= {"owned": guests.build_owned(document, server, nics, state, "qemu"), "nics": None}
     here |= {"console": None, "fetching": False, "volumes": None, "defined_volumes": []}
     here |= {"tasks": {}, "persistent": True, "job": {}, "secrets": [], "disk_size": 1 << 30, "backup": False}
-    here |= {"rescue_image": None, "snapshot": None, "diagnostics": None, "consoles": None}
+    here |= {"rescue_image": None, "snapshot": None, "diagnostics": None, "consoles": None, "agent": None}
+    here |= {"posted": {}}
     observed = {"_now": NOW, "_virt_type": "qemu", "_taps": [], "_orphans": {"domains": [], "disks": []}, "_host": {}}
     observed["_tasks"] = {}
     return document, {**observed, S: {**here, **dict(seen)}}
@@ -60,6 +63,11 @@ def off(reason):
     return {"state": "shutoff", "reason": reason}
 
 
+def agent(connected, uptime_s):
+    return {"agent": {"connected": connected, "uptime_s": uptime_s}}
+
+
+PAUSED = {"state": "paused", "reason": "user", **agent(False, 3)}
 NOTHING = {"defined": False, "state": None, "owned": None, "files": False, "disk": False, "kept": None}
 
 CASES = {
@@ -92,6 +100,12 @@ CASES = {
     "a password once": (PASSWORD, {}, {"password": {"seq": 2, "error": None}}, []),
     "another password": (PASSWORD, {}, {"password": {"seq": 1, "error": "no agent"}}, ["set_password"]),
     "a password of a guest that is off": ({**OFF, **PASSWORD}, off("shutdown"), {"off_by": "us"}, ["set_password"]),
+    "a password waits for an agent": (AGENT, agent(False, 119), {}, []),
+    "no longer": (AGENT, agent(False, 120), {}, ["set_password"]),
+    "a password by its agent": (AGENT, agent(True, 3), {}, ["set_password"]),
+    "nobody knows since when it runs": (AGENT, agent(False, None), {}, ["set_password"]),
+    "a password where no agent will come": (PASSWORD, agent(False, 3), {}, ["set_password"]),
+    "a password of a paused guest": ({**AGENT, "power": "paused"}, PAUSED, {}, ["set_password"]),
     "a password waits for the start": (PASSWORD, off("unknown"), {}, ["start"]),
     "clock set back": (OFF, {}, {"stopping_since": NOW + 9, "pressed_at": NOW + 9}, ["destroy"]),
     "without grace": ({**OFF, "stop": {"graceful": False}}, {}, {}, ["destroy"]),
@@ -209,11 +223,55 @@ def test_live_ports():
         ({"wanted": "absent"}, {**NOTHING, "fetching": True}, {}, False),
         (REBUILD, {"fetching": True}, {}, True),
         (REBUILD, {"fetching": True}, {"rebuild_done": 1}, False),
+        (AGENT, agent(False, 3), {}, True),
+        (AGENT, agent(False, 3), {"password": {"seq": 2, "error": None}}, False),
     ],
 )
 def test_report_pending(row, seen, kept, pending):
     """Pending where a later run has to look again, and only there."""
     assert servers.report_servers(*build(row, seen, kept))["pending"] is pending
+
+
+@pytest.mark.parametrize(("state", "connected"), [("connected", True), ("disconnected", False), (None, False)])
+def test_whether_the_agent_is_there(monkeypatch, state, connected):
+    """As libvirt has it in the guest's live XML, of the agent's own channel alone; read only where that is asked."""
+    monkeypatch.setattr(guest_password.diagnostics, "read_uptime", {"kumo-x": 7}.get)
+    said = f" state='{state}'" if state else ""
+    other = "<channel><target type='virtio' name='com.example' state='connected'/></channel>"
+    own = f"<channel><target type='virtio' name='org.qemu.guest_agent.0'{said}/></channel>"
+    live = servers.domain_xml.parse_xml(f"<domain><devices>{other}{own}</devices></domain>")
+    assert guest_password.read_agent(PASSWORD, "kumo-x", live) == {"connected": connected, "uptime_s": 7}
+    assert guest_password.read_agent({}, "kumo-x", live) is None
+
+
+class Agent:
+    """A domain whose agent does not answer; libvirt's library is not on every machine that runs these tests."""
+
+    class libvirtError(Exception):  # noqa: N801
+        def get_error_code(self):
+            return Agent.VIR_ERR_AGENT_UNRESPONSIVE
+
+    VIR_ERR_AGENT_UNRESPONSIVE = 86
+
+    def name(self):
+        return "kumo-x"
+
+    def agentSetResponseTimeout(self, *_):  # noqa: N802
+        raise self.libvirtError("it is not connected")
+
+
+@pytest.mark.parametrize(("uptime_s", "answered"), [(119, False), (120, True), (None, True)])
+def test_an_agent_that_does_not_answer(monkeypatch, uptime_s, answered):
+    """No answer is kept while the guest may be booting; later the reason is."""
+    kept = []
+    monkeypatch.setattr(guest_password, "libvirt", Agent)
+    monkeypatch.setattr(guest_password.libvirt_connection, "find_domain", lambda server_id: Agent())
+    monkeypatch.setattr(guest_password.libvirt_connection, "read_state", lambda domain: ("running", ""))
+    monkeypatch.setattr(guest_password.diagnostics, "read_uptime", lambda name: uptime_s)
+    monkeypatch.setattr(guest_password.guests, "store", lambda document, server_id, changes: kept.append(changes))
+    guest_password.apply_password({}, parse_server({**ROW, **AGENT}))
+    assert [one["password"]["seq"] for one in kept] == ([2] if answered else [])
+    assert all("is qemu-guest-agent running in it?" in one["password"]["error"] for one in kept)
 
 
 def test_report():

@@ -136,7 +136,7 @@ def build_configuration(hosts: int) -> configparser.RawConfigParser:
         },
         "compute-feature-enabled": {
             "resize": "true",
-            "change_password": "false",  # asked for while the guest still boots: its agent does not listen yet
+            "change_password": "true",
             "vnc_console": "true",
             "serial_console": "true",
             "cold_migration": str(hosts > 1).lower(),

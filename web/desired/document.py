@@ -353,6 +353,10 @@ SERVER = _object(
         ),
         **QUESTIONS,
         "metadata": METADATA,
+        "posted_password": _said(
+            "What the guest posted to the metadata service, encrypted; one of an older number is forgotten.",
+            _object("", {"cleared": WHOLE, "text": TEXT}),
+        ),
         "incoming": _said(
             "It comes from another host: room is made, nothing is started.",
             _object(
@@ -406,8 +410,8 @@ SERVER = _object(
     },
     optional=(
         "name", "power", "reboot", "start", "rebuild", "stop", "vcpus", "memory_mb", "root_gb", "image", "ports",
-        "volumes", "console", "metadata", "incoming", "outgoing", "held", "backup", "rescue", "snapshot", *MADE_OF,
-        *QUESTIONS,
+        "volumes", "console", "metadata", "posted_password", "incoming", "outgoing", "held", "backup", "rescue",
+        "snapshot", *MADE_OF, *QUESTIONS,
     ),
 )  # fmt: skip
 SCHEMA = {

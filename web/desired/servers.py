@@ -89,6 +89,12 @@ def _build_snapshot(rows: Rows, server, part: str, move, settings) -> dict:
     return {"snapshot": {"image": wanted.image_id, "attempt": wanted.attempt, **upload}}
 
 
+def _build_posted_password(server) -> dict:
+    """What the guest has posted, so that whichever host has it knows; and how often that was cleared."""
+    cleared, text = server.password_cleared or 0, server.observed_posted_password or ""
+    return {"posted_password": {"cleared": cleared, "text": text}} if cleared or text else {}
+
+
 def build_servers(rows: Rows, settings) -> list[dict]:
     """The document's ``servers``; a tombstone carries no more than its id."""
     documents = []
@@ -133,6 +139,7 @@ def build_servers(rows: Rows, settings) -> list[dict]:
                 **build_questions(server),
                 **({"rescue": {"image": server.rescue_image_id}} if server.rescue_image_id else {}),
                 "metadata": _build_metadata(rows, server, ports),
+                **_build_posted_password(server),
                 **build_move(rows, server, part, move),
                 **_build_snapshot(rows, server, part, move, settings),
                 **({"held": True, "power": "off"} if part == "home" and waits_for_targets(rows, server) else {}),

@@ -104,6 +104,7 @@ class Server(Base):
     password_wanted: Mapped[int] = mapped_column(default=0, server_default="0")
     password_secret: Mapped[str | None] = mapped_column(Text)  # the new password, until its host has answered
     password_asked_at: Mapped[datetime | None]
+    password_cleared: Mapped[int] = mapped_column(default=0, server_default="0")  # times that what it posted was
     image_task: Mapped[str | None]  # status.compute_image_task of the image that is made of it, stored with that
     move: Mapped[str | None]  # migration_status.compute_move of the server's migration, stored with it
     locked: Mapped[bool] = mapped_column(default=False)
@@ -125,6 +126,8 @@ class Server(Base):
     observed_console_done: Mapped[int] = mapped_column(default=0)
     observed_diagnostics_done: Mapped[int] = mapped_column(default=0, server_default="0")
     observed_password_done: Mapped[int] = mapped_column(default=0, server_default="0")
+    # What the guest posted since: its password, encrypted with its key pair.
+    observed_posted_password: Mapped[str | None] = mapped_column(Text)
     # {host (id), vnc, serial (ports)}
     observed_consoles: Mapped[dict] = mapped_column(default=dict, server_default="{}")
     observed_error: Mapped[str | None] = mapped_column(Text)  # the host's words at its last try

@@ -42,7 +42,7 @@ from .observe_migrations import (
     read_other_hosts,
     store_moves,
 )
-from .observe_questions import apply_password_deadlines, store_answers
+from .observe_questions import apply_password_deadlines, store_answers, store_posted
 from .observe_server_images import apply_image_deadlines, store_server_images
 from .observe_volumes import store_volumes
 from .run import Outcome
@@ -137,6 +137,7 @@ def _store_observed(session: Session, settings, host: Host, held: set[str], docu
             failures.append(min(2 ** (server.observed_failures - 1), MAX_BACKOFF_S))
         if server.gone_at is not None and server.observed_at == host.observed_at:
             failures.append(0)  # what it used (bridges, chains) can go in the next run
+    store_posted(session, rows, observed)
     if left:
         sync_router_legs(session, settings, left)
     store_detached(session, settings, host, document, result)
@@ -249,6 +250,7 @@ def _store_gone(session: Session, server: Server) -> None:
     """The guest was seen gone: its ports and addresses are free, the tombstone is final."""
     server.observed_state = server.observed_reason = None
     server.gone_at = now()
+    server.observed_posted_password = None
     server.operation = server.operation_deadline = None
     finish_actions(session, server.id, None)
     ports = session.scalars(

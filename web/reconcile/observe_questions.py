@@ -1,4 +1,4 @@
-"""What hosts answer to what users ask of guests once, into rows: figures, and how a new password went.
+"""What hosts answer to what users ask of guests once, into rows: figures, how a new password went; what guests post.
 
 Called by `observe.py` within the run's own transaction. The password itself is forgotten with the answer, whatever
 that is. Next rooms: `web/desired/questions.py`, `resources/compute/server_diagnostics.py`, `server_passwords.py`.
@@ -23,6 +23,16 @@ def store_answers(session: Session, server: Server, seen: dict) -> None:
     answer = seen.get("password")
     if answer and answer["seq"] >= server.password_wanted:
         end_password(session, server, answer["error"])
+
+
+def store_posted(session: Session, rows: dict[str, Server], observed: dict) -> None:
+    """Store the passwords that guests have posted, on whichever host: the first since the last clearing."""
+    for server_id, posted in observed.get("posted_passwords", {}).items():
+        server = rows.get(server_id)
+        if server is None or server.observed_posted_password or posted["cleared"] != server.password_cleared:
+            continue
+        server.observed_posted_password = posted["text"]
+        touch(session, server.host_id)
 
 
 def _store_diagnostics(session: Session, server: Server, answer: dict) -> None:

@@ -4,9 +4,11 @@
 It serves what the section metadata wrote to ``STATE_DIR/metadata/<namespace>/<address>.json`` (the format
 is described in module_utils/kumo/metadata.py), in OpenStack's form (/openstack/…) and EC2's (/latest/…).
 A guest is known by the namespace its packet arrived in and the address it came from, which the firewall
-keeps it from forging; no header says who anyone is (OSSN-0074, OSSA-2014-024). The daemon changes nothing
-on the host: a listening socket is opened inside the namespace, and closed when the namespace or its
-directory is gone or was made anew. Python's standard library only; the role hypervisor starts it.
+keeps it from forging; no header says who anyone is (OSSN-0074, OSSA-2014-024). A guest may POST one thing,
+the password it made itself (/openstack/<version>/password): kept in ``STATE_DIR/servers/<id>/`` where that
+is, once until its user clears it (docs/compute.md). Nothing else on the host is changed: a listening socket
+is opened inside the namespace, and closed when the namespace or its directory is gone or was made anew.
+Python's standard library only; the role hypervisor starts it.
 """
 
 import argparse
@@ -23,7 +25,7 @@ import sys
 import time
 
 # Installed beside this file; in the source it is module_utils/kumo's, where config_drive.py has it from.
-from metadata_answers import NotThere, build_answer
+from metadata_answers import PASSWORD_BYTES, PASSWORD_FILE, NotThere, build_answer, is_password, parse_password
 
 IPV4_ADDRESS = "169.254.169.254"
 IPV6_ADDRESS = "fe80::a9fe:a9fe"
@@ -38,6 +40,7 @@ MOST_PER_GUEST = 16
 CLONE_NEWNET = 0x40000000
 IPV6_FREEBIND = 78
 PR_SET_NO_NEW_PRIVS = 38
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -97,6 +100,7 @@ class Daemon:
 
     def __init__(self, state_dir):
         self.base = os.path.join(state_dir, "metadata")
+        self.servers = os.path.join(state_dir, "servers")
         self.open = {}
         self.connections = {}
         self.total = 0
@@ -224,10 +228,23 @@ class Daemon:
         if len(line) != 3 or not re.fullmatch(r"HTTP/1\.[01]", line[2]) or not line[1].startswith("/"):
             return 400, "this is not an HTTP/1 request", "GET"
         method, path, _ = line
-        if method not in ("GET", "HEAD"):
+        takes = method == "POST" and is_password(path)
+        if method not in ("GET", "HEAD") and not takes:
             return 405, "only GET and HEAD are answered here", method
         try:
-            status, body = 200, build_answer(self.read_content(*key), path)
+            raw = await read_body(head, reader) if takes else None
+        except TimeoutError:
+            return 408, "the request took too long", method
+        except ValueError as error:
+            return 400, str(error), method
+        try:
+            if takes:
+                status, body = self.take_password(self.read_content(*key), raw)
+            else:
+                content = self.read_content(*key)
+                if is_password(path) and "posted_password" in content:
+                    content["posted_password"]["text"] = self.read_password(content["posted_password"])
+                status, body = 200, build_answer(content, path)
         except NotThere:
             status, body = 404, "there is nothing here"
         except Exception as error:  # one guest's broken file is not another's outage
@@ -247,6 +264,48 @@ class Daemon:
         except FileNotFoundError:
             raise NotThere from None
 
+    def build_password_path(self, posted):
+        """Where the password of the server that ``posted`` names is kept; NotThere where it names none."""
+        if not UUID.fullmatch(str(posted.get("server"))):
+            raise NotThere
+        return os.path.join(self.servers, posted["server"], f"{PASSWORD_FILE}{int(posted['cleared'])}")
+
+    def read_password(self, posted):
+        """What the guest has posted: as the document has it, else what is kept since the last clearing."""
+        if posted["text"]:
+            return posted["text"]
+        try:
+            with open(self.build_password_path(posted), encoding="utf-8", newline="") as stream:
+                return stream.read()
+        except FileNotFoundError:
+            return ""
+
+    def take_password(self, content, raw):
+        """(status, body) for a password that the guest posts: kept whole or not at all, and only the first."""
+        posted = content.get("posted_password")
+        if posted is None:
+            raise NotThere
+        if self.read_password(posted):
+            return 409, "a password was posted before"
+        try:
+            parse_password(raw)
+        except ValueError as error:
+            return 400, str(error)
+        path = self.build_password_path(posted)
+        new = os.path.join(os.path.dirname(path), ".posted_password")
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(new)  # of a daemon that was killed
+            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as stream:
+                stream.write(raw)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(new, path)
+        except OSError as error:  # no directory: the guest is on its way here, or away
+            say(f"a password cannot be kept: {error.strerror}")
+            return 503, "the password cannot be kept now; post it again later"
+        return 200, ""
+
     async def run(self):
         """Serve until SIGTERM or SIGINT."""
         stop = asyncio.Event()
@@ -261,9 +320,25 @@ class Daemon:
             self.close(name)
 
 
+async def read_body(head, reader):
+    """The body of a request that says how long it is; ValueError where it does not, or is longer than a password."""
+    lengths = []
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"transfer-encoding":
+            raise ValueError("a body of a Content-Length is taken, and no other")
+        if name.strip().lower() == b"content-length":
+            lengths.append(value.strip())
+    if len(lengths) != 1 or not re.fullmatch(rb"[0-9]{1,9}", lengths[0]):
+        raise ValueError("one Content-Length is needed")
+    if int(lengths[0]) > PASSWORD_BYTES:
+        raise ValueError(f"a password of 1 to {PASSWORD_BYTES} bytes can be posted")
+    return await asyncio.wait_for(reader.readexactly(int(lengths[0])), REQUEST_S)
+
+
 REASONS = {
     200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
-    431: "Request Header Fields Too Large", 500: "Internal Server Error",
+    409: "Conflict", 431: "Request Header Fields Too Large", 500: "Internal Server Error", 503: "Service Unavailable",
 }  # fmt: skip
 
 

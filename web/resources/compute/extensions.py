@@ -46,6 +46,7 @@ SERVED = {
     "os-server-diagnostics": "ServerDiagnostics",
     "os-server-external-events": "ServerExternalEvents",
     "os-server-groups": "ServerGroups",
+    "os-server-password": "ServerPassword",
     "os-server-usage": "ServerUsage",
     "os-services": "Services",
     "os-shelve": "Shelve",

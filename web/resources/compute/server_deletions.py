@@ -86,6 +86,7 @@ def _delete(ctx: Context, server: Server) -> None:
         begin_deletion(ctx.session, ctx.settings, server, ctx.request_id)
     else:
         server.deleted_at = server.gone_at = now()
+        server.observed_posted_password = None
         drop_shelved_image(ctx.session, server)
         end_attachments(ctx.session, server.id)
         server.operation = server.operation_deadline = None
