@@ -248,6 +248,7 @@ def reserve_attachment(
     tag: str | None = None,
     connector: dict | None = None,
     wanted: bool = True,
+    completed: bool = False,
     waits: bool = False,
     request_id: str | None = None,
 ) -> VolumeAttachment:
@@ -268,6 +269,7 @@ def reserve_attachment(
         server_id=server_id,
         connector=connector or {},
         wanted=wanted,
+        completed=completed,
         device=device,
         read_only=read_only or volume.read_only,
         boot_index=boot_index,
@@ -324,7 +326,7 @@ def resume_attachments(session: Session, server_id: str, request_id: str | None 
 def _store_wanted(session: Session, server_id: str, wanted: bool, request_id: str | None) -> None:
     for one in session.scalars(select(VolumeAttachment).where(VolumeAttachment.server_id == server_id)).all():
         volume = session.get(Volume, one.volume_id)
-        one.wanted = wanted and one.deleted_at is None
+        one.wanted, one.completed = wanted and one.deleted_at is None, False
         one.observed_attached = False
         volume.updated_at = now()
         refresh_volume(session, volume)

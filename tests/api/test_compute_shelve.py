@@ -239,23 +239,25 @@ def test_volumes_are_reserved_and_come_back(stored):
     attach(hosts, server, second)
     assert last_action(hosts, server) == ("attach_volume", True, None)
     hosts.turn("s")
-    assert (read_status(hosts, second), read_exports(hosts)) == ("reserved", [])
+    assert (read_status(hosts, second), read_exports(hosts)) == ("in-use", []), "as clients wait for it, on no host"
     path = f"{COMPUTE}/servers/{server}/os-volume_attachments/{second}"
     assert hosts.cloud.delete(path, user="admin", version="2.19").status_code == 409
     assert hosts.cloud.delete(path, user="admin", version="2.96").status_code == 202
     hosts.turn("s")
     assert read_status(hosts, second) == "available"
+    attach(hosts, server, second)
     hosts.act(server, "unshelve", {"host": "b"}, expected=202)
+    assert read_status(hosts, second) == "attaching"
     for _ in range(2):  # its storage host has not been there yet
         hosts.turn("b")
         assert find_row(hosts, "b", server) is None
     hosts.turn("s", "b", "s")
-    assert [one["volume"] for one in find_row(hosts, "b", server)["volumes"]] == [volume]
+    assert [one["volume"] for one in find_row(hosts, "b", server)["volumes"]] == [volume, second]
     settle(hosts)
     hosts.turn("b", "s")
     assert hosts.where(server) == ("b", "ACTIVE", None)
-    assert read_status(hosts, volume) == "in-use"
-    assert len(read_exports(hosts)) == 1
+    assert [read_status(hosts, one) for one in (volume, second)] == ["in-use", "in-use"]
+    assert len(read_exports(hosts)) == 2
 
 
 def test_a_guest_on_a_volume_needs_no_image(stored):

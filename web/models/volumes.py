@@ -97,7 +97,9 @@ class VolumeAttachment(Base):
     server_id: Mapped[str | None] = mapped_column(index=True)
     connector: Mapped[dict] = mapped_column(default=dict)  # as a client outside of compute gave it
     wanted: Mapped[bool] = mapped_column(default=True)  # False: reserved only, nothing is exported
-    completed: Mapped[bool] = mapped_column(default=False)  # os-complete: the client outside has connected
+    completed: Mapped[bool] = mapped_column(
+        default=False
+    )  # os-complete: a client outside is connected; or of a shelved server
     device: Mapped[str | None]  # vdb: the name that users see; also the guest's target
     read_only: Mapped[bool] = mapped_column(default=False)
     boot_index: Mapped[int | None]  # 0: the guest's root disk

@@ -112,7 +112,8 @@ def create(ctx: Context, server_id: str) -> VolumeAttachment:
         device=choose_device(body.get("device"), {one.device for one in held} | set(read_devices(server).values())),
         delete_with_server=body.get("delete_on_termination") in TRUE,
         tag=body.get("tag"),
-        wanted=server.host_id is not None,  # of a server that is on no host it is reserved until it is unshelved
+        wanted=server.host_id is not None,  # of a server that is on no host it is held until it is unshelved
+        completed=server.host_id is None,  # in use, as in the reference, although nobody can use it yet
         request_id=ctx.request_id,
     )
     record_action(ctx, server, "attach_volume", finished=server.host_id is None)
