@@ -99,7 +99,7 @@ class VolumeAttachment(Base):
     wanted: Mapped[bool] = mapped_column(default=True)  # False: reserved only, nothing is exported
     completed: Mapped[bool] = mapped_column(
         default=False
-    )  # os-complete: a client outside is connected; or of a shelved server
+    )  # os-complete, or of a shelved server: it counts as connected
     device: Mapped[str | None]  # vdb: the name that users see; also the guest's target
     read_only: Mapped[bool] = mapped_column(default=False)
     boot_index: Mapped[int | None]  # 0: the guest's root disk
