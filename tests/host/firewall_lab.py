@@ -26,6 +26,16 @@ request = json.load(sys.stdin)
 result = kumo.core.run_sections(request["document"], sections=tuple(request["sections"]), check_mode=request["check"])
 json.dump(result, sys.stdout)
 """
+# The same, and the result has the commands that the run started.
+COUNTED = f"""
+import subprocess
+commands, real = [], subprocess.Popen.__init__
+def note(self, argv, *positional, **named):
+    commands.append(argv[0].rpartition("/")[2])
+    real(self, argv, *positional, **named)
+subprocess.Popen.__init__ = note
+{DRIVE.replace("json.dump(result, ", 'json.dump({**result, "commands": commands}, ')}
+"""
 _serial = itertools.count()
 
 
@@ -142,11 +152,11 @@ class Lab:
         outer = names.build_outer_veth_name(str(uuid.uuid4()))
         return self._join(network, outer, mac, [address] + ([v6] if v6 else []))
 
-    def apply(self, document=None, check=False, sections=("firewall",)):
+    def apply(self, document=None, check=False, sections=("firewall",), drive=DRIVE):
         """Run the sections; kumo_host's result."""
         request = json.dumps({"document": document or self.document, "check": check, "sections": sections})
         enter = ["nsenter", f"--net=/run/netns/{self.name}"]  # ip netns exec would hide namespaces made in it
-        done = run(*enter, "/usr/bin/python3", "-c", DRIVE, stdin=request, timeout=60)
+        done = run(*enter, "/usr/bin/python3", "-c", drive, stdin=request, timeout=60)
         return json.loads(done.stdout)
 
     def save(self, tool="iptables"):
