@@ -10,6 +10,7 @@ import argparse
 import datetime
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from .machine import IDLE_PERCENT, describe_machine, read_busy_percent, read_loa
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "performance.md"
-PART_S = 3600
+PART_S, TIDY_S = 3600, 180
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,23 @@ def run_part(part: Part, rounds: int, words: tuple[str, ...] = ()) -> list[Figur
     command = [find_python(part), "-m", "bench.part", part.name, "--rounds", str(rounds), *words]
     # What the caller's shell holds must not decide which cloud or which packages are measured.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OS_", "PYTHON", "ANSIBLE_"))}
-    done = subprocess.run(command, cwd=ROOT, env=kept, stdout=subprocess.PIPE, text=True, timeout=PART_S, check=False)
-    if done.returncode:
-        raise RuntimeError(f"it ended with status {done.returncode}; its reason is above")
-    return [Figure(**fields) for fields in json.loads(done.stdout)]
+    # A process group of its own: of an interrupt at the terminal it hears once, from here, and takes away what it made.
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=kept, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, process_group=0
+    )
+    try:
+        printed, _ = process.communicate(timeout=PART_S)
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        say(f"{part.name} is ended, and takes away what it has made")
+        process.send_signal(signal.SIGINT)
+        try:
+            process.communicate(timeout=TIDY_S)
+        finally:
+            process.kill()
+        raise
+    if process.returncode:
+        raise RuntimeError(f"it ended with status {process.returncode}; its reason is above")
+    return [Figure(**fields) for fields in json.loads(printed)]
 
 
 def measure_parts(parts: list[Part], rounds: int, anew: bool) -> tuple[list[Figure], list[str]]:

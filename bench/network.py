@@ -5,6 +5,7 @@ A part of `bench/run`.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import subprocess
 import time
@@ -30,16 +31,19 @@ def measure(rounds: int) -> list[Figure]:
     """The part's figures; one guest for all rounds, whose address and rule come and go."""
     cloud = Cloud()
     network = cloud.sdk.network
-    group = network.create_security_group(name="bench")
-    rule = {"security_group_id": group.id, "direction": "ingress", "protocol": "icmp"}
-    server = cloud.post_server("bench-network", security_groups=[{"name": "bench"}])
-    floating = network.create_ip(floating_network_id=cloud.public.id)
-    address = floating.floating_ip_address
     by_address, by_rule = [], []
-    try:
+    with contextlib.ExitStack() as made:
+        group = network.create_security_group(name="bench")
+        made.callback(network.delete_security_group, group)
+        server = cloud.post_server("bench-network", security_groups=[{"name": "bench"}])
+        made.callback(cloud.delete_server, server)
+        floating = network.create_ip(floating_network_id=cloud.public.id)
+        made.callback(network.delete_ip, floating)
+        address = floating.floating_ip_address
+        wanted = {"security_group_id": group.id, "direction": "ingress", "protocol": "icmp"}
         cloud.wait_until_active(server)
         (port,) = network.ports(device_id=server.id)
-        made = network.create_security_group_rule(**rule)
+        rule = network.create_security_group_rule(**wanted)
         network.update_ip(floating, port_id=port.id)
         wait_for_answer(address, 120)  # the guest is up
         for number in range(rounds):
@@ -50,16 +54,12 @@ def measure(rounds: int) -> list[Figure]:
             network.update_ip(floating, port_id=port.id)
             wait_for_answer(address)
             by_address.append(time.perf_counter() - started)
-            network.delete_security_group_rule(made)
+            network.delete_security_group_rule(rule)
             wait_until_quiet()
             started = time.perf_counter()
-            made = network.create_security_group_rule(**rule)
+            rule = network.create_security_group_rule(**wanted)
             wait_for_answer(address)
             by_rule.append(time.perf_counter() - started)
-    finally:
-        network.delete_ip(floating)
-        cloud.delete_server(server)
-        network.delete_security_group(group)
     return [
         Figure("security group rule to traffic", statistics.median(by_rule), "s", "0.67 s", most=0.6),
         Figure("floating address to traffic", statistics.median(by_address), "s", "1.7 s", most=0.9),

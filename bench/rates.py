@@ -7,10 +7,11 @@ clients the others; else all share all. A part of `bench/run`; wants no cloud.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import itertools
 import json
 import os
+import re
+import socket
 import statistics
 import sys
 import threading
@@ -22,6 +23,8 @@ from .rows import PASSWORD, serve_rows
 
 VERSION = {"OpenStack-API-Version": "compute 2.90"}
 DETAIL, FLAVORS, TOKENS = "/compute/v2.1/servers/detail", "/compute/v2.1/flavors", "/identity/v3/auth/tokens"
+LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
+SERVER = b'"OS-EXT-STS:vm_state"'
 SECONDS_A_ROUND = 2.0
 CORES = os.sched_getaffinity(0)
 LOGIN = json.dumps(
@@ -49,53 +52,81 @@ class Load:
         return self.seconds[min(len(self.seconds) - 1, int(len(self.seconds) * percent / 100))]
 
 
-def ask(
-    port: int, clients: int, seconds: float, path: str, headers: dict, body: str | None = None, items: bytes = b""
-) -> Load:
-    """That many clients for so long, each over a connection of its own that is kept; the first answer does not count.
+class Client:
+    """One kept connection that asks for the same again and again; a bare socket, for it shares the machine."""
 
-    ``items``: what an answer has once for each of its objects, ``NAME*COUNT``; SystemExit where it has not.
+    def __init__(self, port: int, path: str, headers: dict, body: str):
+        fields = {"Host": f"127.0.0.1:{port}", "Accept": "application/json", **headers}
+        if body:
+            fields |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        lines = [
+            f"{'POST' if body else 'GET'} {path} HTTP/1.1",
+            *(f"{name}: {value}" for name, value in fields.items()),
+        ]
+        self.request = ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+
+    def ask(self, mark: bytes, count: int) -> None:
+        """One request and its whole answer; ValueError where it is no success or has not ``mark`` so often."""
+        self.socket.sendall(self.request)
+        got = bytearray()
+        while b"\r\n\r\n" not in got:
+            self._receive(got)
+        head, _, _ = bytes(got).partition(b"\r\n\r\n")
+        length = LENGTH.search(head)
+        while length and len(got) < len(head) + 4 + int(length[1]):
+            self._receive(got)
+        if not length or head[9:11] != b"20" or (mark and got.count(mark) != count):
+            raise ValueError(f"unexpected answer {bytes(got[:400])!r}")
+
+    def _receive(self, got: bytearray) -> None:
+        piece = self.socket.recv(1 << 18)
+        if not piece:
+            raise ValueError(f"the connection ended after {bytes(got[:400])!r}")
+        got += piece
+
+
+def ask(
+    port: int, clients: int, seconds: float, path: str, headers: dict, body: str = "", mark: bytes = b"", count: int = 0
+) -> Load:
+    """That many clients for so long, each over a connection of its own; the first answer of each does not count.
+
+    Every answer must have ``mark`` ``count`` times, once for each of its objects; SystemExit where one has not.
     """
-    mark, _, count = items.partition(b"*")
     taken: list[list[float]] = [[] for _ in range(clients)]
     wrong: list[str] = []
     ready = threading.Barrier(clients + 1)
-    stop = [0.0]
+    ended = threading.Event()
 
     def work(mine: list[float]) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
-            ask_once(connection)
-            ready.wait(60)
-            while time.perf_counter() < stop[0] and not wrong:
-                began = time.perf_counter()
-                ask_once(connection)
-                mine.append(time.perf_counter() - began)
-        except Exception as error:
-            wrong.append(f"{path}: {error!r}")
+            client = Client(port, path, headers, body)
+            with client.socket:
+                client.ask(mark, count)
+                ready.wait(60)
+                while not ended.is_set():
+                    began = time.perf_counter()
+                    client.ask(mark, count)
+                    mine.append(time.perf_counter() - began)
+        except threading.BrokenBarrierError:
+            pass  # another one has said why
+        except (OSError, ValueError) as error:
+            wrong.append(f"{path}: {error}")
             ready.abort()
-        finally:
-            connection.close()
-
-    def ask_once(connection) -> None:
-        connection.request("POST" if body else "GET", path, body=body, headers=headers)
-        answer = connection.getresponse()
-        text = answer.read()
-        if answer.status not in (200, 201) or (mark and text.count(mark) != int(count)):
-            raise ValueError(f"unexpected answer {answer.status}: {text[:300]!r}")
+            ended.set()
 
     threads = [threading.Thread(target=work, args=(mine,)) for mine in taken]
     for thread in threads:
         thread.start()
-    stop[0] = time.perf_counter() + 3600  # until all are ready
     with contextlib.suppress(threading.BrokenBarrierError):
         ready.wait(60)
     started = time.perf_counter()
-    stop[0] = started + seconds
+    ended.wait(seconds)
+    ended.set()
     for thread in threads:
         thread.join()
-    if wrong:
-        raise SystemExit(wrong[0])
+    if wrong or not all(taken):
+        raise SystemExit(wrong[0] if wrong else f"{path}: not one answer for each client")
     rate = sum(map(len, taken)) / (time.perf_counter() - started)
     return Load(rate, sorted(itertools.chain(*taken)))
 
@@ -121,19 +152,19 @@ def measure_small(seconds: float, rounds: int) -> list[Figure]:
     os.sched_setaffinity(0, ours)
     with serve_rows(servers=10, cores=api) as (port, token):
         headers = {"X-Auth-Token": token, **VERSION}
-        for title, path, items, least, others in (
-            ("GET /servers/detail, 10 servers", DETAIL, b'"OS-EXT-STS:vm_state"*10', 200, ("4.7", "11.6")),
-            ("GET /flavors", FLAVORS, b"", 600, ("88", "180")),
+        for title, path, mark, count, least, others in (
+            ("GET /servers/detail, 10 servers", DETAIL, SERVER, 10, 200, ("4.7", "11.6")),
+            ("GET /flavors", FLAVORS, b"", 0, 600, ("88", "180")),
         ):
             for clients, other in zip((1, 16), others, strict=True):
                 print(f"  {title}, clients: {clients}", file=sys.stderr, flush=True)
-                rate = ask(port, clients, seconds, path, headers, items=items).rate
+                rate = ask(port, clients, seconds, path, headers, mark=mark, count=count).rate
                 name = f"{title}, on one core, clients: {clients}"
                 figures.append(Figure(name, rate, "requests/s", f"{other} requests/s", least=least))
         hashed = measure_hash(rounds)
         for clients in (1, 16):
             print(f"  POST /auth/tokens, clients: {clients}", file=sys.stderr, flush=True)
-            rate = ask(port, clients, seconds, TOKENS, {"Content-Type": "application/json"}, LOGIN).rate
+            rate = ask(port, clients, seconds, TOKENS, {}, LOGIN).rate
             figures.append(
                 Figure(
                     f"POST /auth/tokens, on one core, clients: {clients}", rate, "requests/s", "3.1 requests/s",
@@ -151,9 +182,7 @@ def measure_large(seconds: float) -> list[Figure]:
         figures = []
         for clients in (1, 16):
             print(f"  GET /servers/detail, 100 servers, clients: {clients}", file=sys.stderr, flush=True)
-            load = ask(
-                port, clients, seconds, DETAIL, {"X-Auth-Token": token, **VERSION}, items=b'"OS-EXT-STS:vm_state"*100'
-            )
+            load = ask(port, clients, seconds, DETAIL, {"X-Auth-Token": token, **VERSION}, mark=SERVER, count=100)
             name = f"GET /servers/detail, 100 servers, clients: {clients}"
             figures.append(Figure(name, load.rate, "requests/s"))
         slowest = load.find_percentile(99) * 1000

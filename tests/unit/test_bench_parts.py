@@ -124,9 +124,9 @@ def port():
 
 
 def test_only_right_answers_are_counted(port):
-    load = rates.ask(port, 3, 0.2, "/right", {}, items=b'"a"*2')
+    load = rates.ask(port, 3, 0.2, "/right", {}, mark=b'"a"', count=2)
     assert load.rate > 0
     assert load.seconds == sorted(load.seconds)
-    for path, items in (("/right", b'"a"*3'), ("/wrong", b"")):
+    for path, count in (("/right", 3), ("/wrong", 2)):
         with pytest.raises(SystemExit, match="unexpected answer"):
-            rates.ask(port, 3, 0.2, path, {}, items=items)
+            rates.ask(port, 3, 0.2, path, {}, mark=b'"a"', count=count)
