@@ -169,7 +169,10 @@ def main(argv: list[str] | None = None) -> int:
         if not args.anyway:
             say(f"nothing is measured above {IDLE_PERCENT:.0f} %; --anyway measures, and the table says so")
             return 1
-    figures, failed = measure_parts(parts, args.rounds, args.install)
+    try:
+        figures, failed = measure_parts(parts, args.rounds, args.install)
+    except KeyboardInterrupt:
+        return 130
     sentence = build_sentence(args.rounds, busy, (load, read_load()))
     print(f"{sentence}\n\n{build_text(figures)}", flush=True)
     if args.scale:

@@ -12,6 +12,8 @@ import json
 import sys
 from dataclasses import asdict
 
+INTERRUPTED = 130  # as a shell says it
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -20,7 +22,10 @@ def main() -> int:
     parser.add_argument("--anew", action="store_true", help="of the part install: take the cloud away and make it")
     args = parser.parse_args()
     part = importlib.import_module(f"bench.{args.name}")
-    figures = part.measure(args.rounds, anew=True) if args.anew else part.measure(args.rounds)
+    try:
+        figures = part.measure(args.rounds, anew=True) if args.anew else part.measure(args.rounds)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     json.dump([asdict(figure) for figure in figures], sys.stdout)
     return 0
 
