@@ -6,6 +6,7 @@ Needs root. Next room: `servers.py`, which holds Kumo's servers against it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import tempfile
@@ -51,8 +52,8 @@ class Model:
     def __init__(self, server_id: str):
         self.text = call(*VIRSH, "dumpxml", "--inactive", f"kumo-{server_id}")
         source = next(ElementTree.fromstring(self.text).iter("disk")).find("source").get("file")
-        said = call("qemu-img", "info", "-U", "-f", "qcow2", source).splitlines()
-        self.backing = next(line.split(": ", 1)[1].split(" (")[0] for line in said if line.startswith("backing file:"))
+        seen = json.loads(call("qemu-img", "info", "-U", "-f", "qcow2", "--output", "json", source))
+        self.backing, self.size = seen["backing-filename"], seen["virtual-size"]
 
     def measure(self) -> tuple[float, float]:
         """Seconds of `virsh create`, and from its start to the first word of the guest's own init; ended afterwards."""
@@ -60,7 +61,9 @@ class Model:
             folder = Path(name)
             os.chmod(folder, 0o711)
             disk, console, xml = folder / "disk", folder / "console.log", folder / "twin.xml"
-            call("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", self.backing, str(disk))
+            call(
+                "qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", self.backing, str(disk), str(self.size)
+            )
             os.chmod(disk, 0o666)
             xml.write_text(build_twin(self.text, disk, console))
             domain = ElementTree.parse(xml).getroot().find("name").text

@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         f"parts, all measured by default, in this order:\n{named}\n\n"
         "api_cpu and rates serve rows of their own and want no cloud; the others want root and the cloud of\n"
         "./stack.sh with its first server, and leave nothing behind in it. The Python that a part needs is found.\n"
-        "Progress goes to standard error. About 10 minutes with 5 rounds.",
+        "Progress goes to standard error. About 15 minutes with 5 rounds.",
         epilog="Not part of it: bench/volumes_lab.py, which wants a lab of molecule/hosts.",
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help="measure these alone, and write nothing")
