@@ -23,9 +23,10 @@ REST_S = 60  # the worker looks at a host once a minute: one such look is in it
 
 def find_ours() -> Iterator[tuple[Path, str]]:
     """(folder in /proc, command line) of each of Kumo's processes."""
+    here = os.readlink("/proc/self/ns/pid")  # a lab's hosts run Kumo in containers, which are seen from here, too
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdigit():
+            if entry.name.isdigit() and os.readlink(entry / "ns/pid") == here:
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 if OURS.search(line) and not OTHERS.search(line):
                     yield entry, line
