@@ -1,1 +1,1 @@
-"""Benchmarks: figures and ratios measured side by side in one run; never asserted in tests."""
+"""Benchmarks: what Kumo costs beside the same by hand. `bench/run` measures; next room: `command.py`."""

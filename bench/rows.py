@@ -15,6 +15,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 ROOT = Path(__file__).resolve().parent.parent
+PASSWORD = "bench"
 
 
 def find_port() -> int:
@@ -36,7 +37,7 @@ def fill(settings, servers: int) -> str:
     upgrade(settings.database.url)
     database = Database(settings.database.url)
     with database.write.begin() as session:
-        apply_bootstrap(session, settings, {"admin": "bench", "demo": "bench"})
+        apply_bootstrap(session, settings, {"admin": PASSWORD, "demo": PASSWORD})
         session.flush()
         project = session.scalar(select(Project).where(Project.name == "demo"))
         user = session.scalar(select(User).where(User.name == "demo"))
@@ -87,32 +88,41 @@ def wait_until_served(port: int) -> None:
         time.sleep(0.1)
 
 
-def write_config(folder: Path, port: int) -> Path:
-    """The settings of an API of one process at that port, with all that it keeps in the folder."""
+def read_gunicorn(path: str = "/etc/kumo/kumo.conf") -> tuple[int, int]:
+    """(processes, threads of each) that ./stack.sh gave the API here; Kumo's defaults where there is no cloud."""
+    from web.settings import build_settings, load_settings
+
+    settings = load_settings(path) if os.access(path, os.R_OK) else build_settings()
+    return settings.api.workers, settings.api.threads
+
+
+def write_config(folder: Path, port: int, workers: int = 1, threads: int = 4) -> Path:
+    """The settings of an API at that port, with all that it keeps in the folder; passwords cost what is usual."""
     config = folder / "kumo.conf"
     config.write_text(
         f"[kumo]\nstate_dir = {folder}/state\nrun_dir = {folder}/run\nlog_dir =\n"
         f"[database]\nurl = sqlite:///{folder}/state/kumo.db\n"
-        f"[api]\nlisten = 127.0.0.1:{port}\nworkers = 1\nthreads = 4\n"
-        f"[identity]\nkey_dir = {folder}/keys\npassword_rounds = 4\n"
+        f"[api]\nlisten = 127.0.0.1:{port}\nworkers = {workers}\nthreads = {threads}\n"
+        f"[identity]\nkey_dir = {folder}/keys\n"
         f"[policy]\nfile =\n"
     )
     return config
 
 
 @contextlib.contextmanager
-def serve_rows(servers: int):
-    """(port, token) of an API of one process over that many servers; ended and removed afterwards."""
+def serve_rows(servers: int, cores: set[int]):
+    """(port, token) of an API as ./stack.sh configures it, on those cores, over so many servers; gone afterwards."""
     from web.settings import load_settings
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="kumo-bench-") as folder:
         port = find_port()
-        config = write_config(Path(folder), port)
+        config = write_config(Path(folder), port, *read_gunicorn())
         token = fill(load_settings(str(config)), servers)
         process = subprocess.Popen(
             [sys.executable, "-m", "web.cli", "--config", str(config), "serve"],
             cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
+        os.sched_setaffinity(process.pid, cores)  # before gunicorn has made its processes, which get the same
         try:
             wait_until_served(port)
             yield port, token

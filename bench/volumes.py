@@ -1,70 +1,56 @@
-"""What Kumo adds to making and attaching a volume by hand, in one run, against a cloud made by ./stack.sh.
+"""Volumes: made, and attached until the guest's kernel has them, beside the same by hand.
 
-Side by side, medians: POST /volumes to available against `truncate`; the attachment until the guest's kernel has
-the disk against `tgtadm` (target, unit, account, bind), `virsh secret-define`, `secret-set-value` and
-`attach-device`; and a run of Ansible that finds nothing to do, which is what Kumo may add to a step once.
-
-    bench/volumes.py [--rounds N]      as root, by /opt/kumo/client-venv/bin/python; leaves nothing behind
+By hand: `truncate`; and `tgtadm` (target, unit, account, bind), `virsh secret-define`, `secret-set-value` and
+`attach-device`. What Kumo may add to such a step once is a run that finds nothing to do. A part of `bench/run`.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import contextlib
 import datetime
 import sqlite3
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
 from pathlib import Path
 
-import openstack
+from .by_hand import VIRSH
+from .cloud import Cloud, Missing, call, say, timed, wait_for, wait_status, wait_until_quiet
+from .figures import Figure, format_quantity
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from bench.foundation import call, delete_server, timed, wait_until_quiet  # noqa: E402
-
-KEY = "/var/lib/kumo/first-server/id_ed25519"
+KEY = "/var/lib/kumo/first-server/id_ed25519"  # of the key pair first-key, by stack.sh
 CONTROL = "67"
 PORTAL = "127.0.0.1:3260"
-VIRSH = ("virsh", "-q", "-c", "qemu:///system")
+DEVICE = "vdb"
 
 
 class Guest:
     """A server that is logged in to from this machine."""
 
-    def __init__(self, cloud, key: str):
-        self.cloud, self.key = cloud, key
-        image = cloud.image.find_image("kumo-guest", ignore_missing=False)
-        flavor = cloud.compute.find_flavor("m1.nano", ignore_missing=False)
-        network = cloud.network.find_network("private", ignore_missing=False)
-        public = cloud.network.find_network("public", ignore_missing=False)
-        self.server = cloud.compute.create_server(
-            name="bench-volumes", image_id=image.id, flavor_id=flavor.id, networks=[{"uuid": network.id}],
-            key_name="first-key", security_groups=[{"name": "ssh-and-ping"}],
-        )  # fmt: skip
-        cloud.compute.wait_for_server(self.server, interval=0.5, wait=120)
-        port = next(iter(cloud.network.ports(device_id=self.server.id)))
-        self.floating = cloud.network.create_ip(floating_network_id=public.id, port_id=port.id)
-        deadline = time.monotonic() + 120
-        while self.ssh("true").returncode != 0:
-            if time.monotonic() > deadline:
-                raise SystemExit("the guest does not answer ssh within 120 s")
-            time.sleep(0.5)
+    def __init__(self, cloud: Cloud):
+        self.cloud, self.floating = cloud, None
+        self.server = cloud.post_server(
+            "bench-volumes", key_name="first-key", security_groups=[{"name": "ssh-and-ping"}]
+        )
+
+    def wait_until_there(self) -> None:
+        """Until it answers ssh at a floating address."""
+        network = self.cloud.sdk.network
+        self.cloud.wait_until_active(self.server)
+        port = next(iter(network.ports(device_id=self.server.id)))
+        self.floating = network.create_ip(floating_network_id=self.cloud.public.id, port_id=port.id)
+        wait_for(
+            lambda: subprocess.run(self._argv("true"), capture_output=True, timeout=60).returncode == 0, "ssh", 120, 0.5
+        )
 
     def _argv(self, command: str) -> list[str]:
         return [
-            "ssh", "-i", self.key, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+            "ssh", "-i", KEY, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
             "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", f"cirros@{self.floating.floating_ip_address}", command,
         ]  # fmt: skip
-
-    def ssh(self, command: str):
-        return subprocess.run(self._argv(command), capture_output=True, text=True, timeout=60)
 
     @contextlib.contextmanager
     def watching(self, device: str, there: bool):
@@ -76,34 +62,25 @@ class Guest:
         seconds: list[float] = []
         try:
             if watcher.stdout.readline().strip() != "ready":
-                raise SystemExit("the guest does not answer ssh")
+                raise Missing("the guest does not answer ssh")
             started = time.perf_counter()
             yield seconds
             if watcher.stdout.readline().strip() != "seen":
-                raise SystemExit(f"the guest's kernel and {device}: nothing within 60 s")
+                raise Missing(f"the guest's kernel and {device}: nothing within 60 s")
             seconds.append(time.perf_counter() - started)
         finally:
             watcher.kill()
             watcher.wait()
 
     def remove(self) -> None:
-        self.cloud.network.delete_ip(self.floating)
-        delete_server(self.cloud, self.server)
-
-
-def wait_status(cloud, volume, status: str) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        seen = cloud.block_storage.get_volume(volume.id)
-        if seen.status == status:
-            return
-        if seen.status.startswith("error"):
-            raise SystemExit(f"volume {volume.id} is {seen.status}")
-        time.sleep(0.05)
-    raise SystemExit(f"volume {volume.id} is not {status} within 120 s")
+        """Nothing is left of it."""
+        if self.floating:
+            self.cloud.sdk.network.delete_ip(self.floating)
+        self.cloud.delete_server(self.server)
 
 
 def tgtadm(mode: str, op: str, *words: str) -> str:
+    """One command to the daemon of Kumo's exports."""
     return call("tgtadm", "-C", CONTROL, "--lld", "iscsi", "--mode", mode, "--op", op, *words)
 
 
@@ -155,43 +132,45 @@ class ByHand:
         self.path.unlink(missing_ok=True)
 
 
-def measure_by_hand(guest: Guest, folder: Path, rounds: int, device: str) -> tuple[float, float]:
+def measure_by_hand(guest: Guest, folder: Path, rounds: int) -> tuple[float, float]:
     """Median seconds of making a volume, and of attaching it until the guest has it."""
     made, attached = [], []
-    for _ in range(rounds):
+    for number in range(rounds):
+        say(f"round {number + 1} of {rounds}: by hand")
         hand = ByHand(folder, f"kumo-{guest.server.id}")
         try:
             made.append(timed(hand.make))
-            with guest.watching(device, there=True) as seconds:
-                hand.attach(device)
+            with guest.watching(DEVICE, there=True) as seconds:
+                hand.attach(DEVICE)
             attached += seconds
-            with guest.watching(device, there=False):
+            with guest.watching(DEVICE, there=False):
                 call(*VIRSH, "detach-device", hand.domain, str(hand.xml), "--live")
         finally:
             hand.remove()
     return statistics.median(made), statistics.median(attached)
 
 
-def measure_kumo(cloud, guest: Guest, rounds: int, device: str) -> tuple[float, float]:
+def measure_kumo(sdk, guest: Guest, rounds: int) -> tuple[float, float]:
     """Median seconds of POST /volumes to available, and of the attachment until the guest has it."""
     made, attached = [], []
-    for _ in range(rounds):
+    for number in range(rounds):
+        say(f"round {number + 1} of {rounds}: by Kumo")
         wait_until_quiet()
         started = time.perf_counter()
-        volume = cloud.block_storage.create_volume(size=1, name="bench-volumes")
+        volume = sdk.block_storage.create_volume(size=1, name="bench-volumes")
         try:
-            wait_status(cloud, volume, "available")
+            wait_status(sdk, volume, "available")
             made.append(time.perf_counter() - started)
             wait_until_quiet()
-            with guest.watching(device, there=True) as seconds:
-                cloud.compute.create_volume_attachment(guest.server, volume_id=volume.id)
+            with guest.watching(DEVICE, there=True) as seconds:
+                sdk.compute.create_volume_attachment(guest.server, volume_id=volume.id)
             attached += seconds
-            wait_status(cloud, volume, "in-use")
-            cloud.compute.delete_volume_attachment(guest.server, volume.id)
-            wait_status(cloud, volume, "available")
+            wait_status(sdk, volume, "in-use")
+            sdk.compute.delete_volume_attachment(guest.server, volume.id)
+            wait_status(sdk, volume, "available")
         finally:
-            cloud.block_storage.delete_volume(volume.id)
-            cloud.block_storage.wait_for_delete(volume, interval=0.2, wait=60)
+            sdk.block_storage.delete_volume(volume.id)
+            sdk.block_storage.wait_for_delete(volume, interval=0.2, wait=60)
     return statistics.median(made), statistics.median(attached)
 
 
@@ -203,37 +182,34 @@ def read_idle_runs(since: datetime.datetime, database: str = "/var/lib/kumo/kumo
             (since.strftime("%Y-%m-%d %H:%M:%S"),),
         ).fetchall()
     if not rows:
-        raise SystemExit("no run of the cloud has found nothing to do meanwhile: is its database not SQLite?")
+        raise Missing("no run of the cloud has found nothing to do meanwhile: is its database not SQLite?")
     times = [[datetime.datetime.fromisoformat(text) for text in row] for row in rows]
     return statistics.median((finished - started).total_seconds() for started, finished in times)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cloud", default="kumo")
-    parser.add_argument("--key", default=KEY, help="the private key of the key pair first-key")
-    args = parser.parse_args()
-    cloud = openstack.connect(cloud=args.cloud)
+def measure(rounds: int) -> list[Figure]:
+    """The part's figures."""
+    cloud = Cloud()
     began = datetime.datetime.now(datetime.UTC)
-    guest = Guest(cloud, args.key)
+    guest = Guest(cloud)
     try:
-        with tempfile.TemporaryDirectory(dir="/var/lib/kumo") as folder:
-            hand_made, hand_attached = measure_by_hand(guest, Path(folder), args.rounds, "vdb")
-        made, attached = measure_kumo(cloud, guest, args.rounds, "vdb")
+        guest.wait_until_there()
+        with tempfile.TemporaryDirectory(prefix="bench-", dir="/var/lib/kumo") as folder:
+            hand_made, hand_attached = measure_by_hand(guest, Path(folder), rounds)
+        made, attached = measure_kumo(cloud.sdk, guest, rounds)
         run = read_idle_runs(began)
     finally:
         guest.remove()
-    print(f"(r) a run that finds nothing to do                   {run:6.2f} s")
-    for title, hand, ours in (
-        ("volume made, by hand (truncate)", hand_made, made),
-        ("attached, by hand (tgtadm, virsh)", hand_attached, attached),
-    ):
-        print(f"(h) {title:<48} {hand:6.2f} s")
-        print(f"(k) the same by Kumo's API                           {ours:6.2f} s")
-        print(f"    (k - r) / h                                      {(ours - run) / hand:6.2f}   (aim: 1.50 at most)")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    left_off = f"a run that finds nothing to do ({format_quantity(run, 's')}) left off"
+    return [
+        Figure("POST /volumes to available (`file`)", made, "s", "5.9 s", most=1.2),
+        Figure(
+            "the same beyond a run", made - run, "s", ratio=(made - run) / hand_made, ratio_most=1.5,
+            of=f"by hand (truncate: {format_quantity(hand_made, 's')}); {left_off}",
+        ),
+        Figure(
+            "a volume attached, until the guest's kernel has it", attached, "s",
+            ratio=(attached - run) / hand_attached, ratio_most=1.5,
+            of=f"by hand (tgtadm, virsh: {format_quantity(hand_attached, 's')}); {left_off}",
+        ),
+    ]  # fmt: skip

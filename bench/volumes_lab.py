@@ -23,8 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "multi_host")]
 
 from cloud_lab import CloudLab  # noqa: E402
 
-from bench.foundation import timed  # noqa: E402
-from bench.volumes import wait_status  # noqa: E402
+from bench.cloud import timed, wait_status  # noqa: E402
 
 READ_RUNS = """
 import json, sqlite3, sys
