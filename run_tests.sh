@@ -144,7 +144,7 @@ run_host() {
     mapfile -t packages < <(.venv/bin/python scripts/list_packages.py)
     need_packages "${packages[@]}" busybox-static chromium curl genisoimage iputils-ping netbase openssh-client tcpdump util-linux
     say "host: libvirt, bridges, namespaces, iptables, the guest image"
-    run_pytest host -n 2 --dist loadgroup tests/host
+    run_pytest host tests/host
 }
 
 run_distributed() {

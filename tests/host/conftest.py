@@ -22,16 +22,6 @@ from libvirt_lab import remove_state, virsh, wait_for
 PREFIX = "/var/lib/kumo-test-"
 
 
-def pytest_collection_modifyitems(items):
-    """Two halves that may run side by side (``-n 2 --dist loadgroup``): real guests, and all that has none.
-
-    One libvirtd and one guest image are enough for the first, and each half keeps its order.
-    """
-    for item in items:
-        guests = "libvirt_host" in item.fixturenames or item.path.name == "test_guest_image.py"
-        item.add_marker(pytest.mark.xdist_group("guests" if guests else "no guests"))
-
-
 @pytest.fixture(scope="session")
 def libvirt_host():
     """A libvirtd that answers: the machine's own, or one started for this session and ended after it."""

@@ -168,6 +168,7 @@ for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
     su cirros -c 'echo its user finds "$(blkid -L config-2 -o device)"' | grep /dev/ && break
     sleep 1
 done
+mount "$(blkid -L config-2 -o device)" /mnt && ls /mnt/openstack/latest/meta_data.json
 """
 
 
@@ -192,6 +193,7 @@ def test_config_drive_without_network(attachment, image, key, tmp_path):
         guest.wait_for(f"{READY} web1")
         guest.wait_for(key.with_suffix(".pub").read_text().split()[1])
         guest.wait_for("its user finds /dev/")
+        guest.wait_for("/mnt/openstack/latest/meta_data.json")
 
 
 def test_console_login_without_any_metadata(image, key, tmp_path):
