@@ -240,6 +240,8 @@ def test_volumes_are_reserved_and_come_back(stored):
     assert last_action(hosts, server) == ("attach_volume", True, None)
     hosts.turn("s")
     assert (read_status(hosts, second), read_exports(hosts)) == ("in-use", []), "as clients wait for it, on no host"
+    shown = hosts.call("GET", f"/volume/v3/volumes/{second}")["volume"]["attachments"]
+    assert [one["server_id"] for one in shown] == [server]
     path = f"{COMPUTE}/servers/{server}/os-volume_attachments/{second}"
     assert hosts.cloud.delete(path, user="admin", version="2.19").status_code == 409
     assert hosts.cloud.delete(path, user="admin", version="2.96").status_code == 202

@@ -28,14 +28,15 @@ def compute_volume_status(volume, attachments: Iterable = ()) -> str:
         return "available"
     if any(one.deleted_at is not None for one in attachments):
         return "detaching"
-    if any(_is_connected(one) for one in attachments):
+    if any(is_connected(one) for one in attachments):
         return "in-use"
     if not any(one.wanted for one in attachments):
         return "reserved"
     return "attaching"
 
 
-def _is_connected(attachment) -> bool:
+def is_connected(attachment) -> bool:
+    """Whether the volume counts as in use by it: seen in the guest, or said to be by whoever attaches it."""
     return attachment.observed_attached or attachment.completed
 
 
@@ -43,7 +44,7 @@ def compute_attachment_status(attachment) -> str:
     """The status of one attachment, as the attachments API names it."""
     if attachment.deleted_at is not None:
         return "detaching"
-    if _is_connected(attachment):
+    if is_connected(attachment):
         return "attached"
     if attachment.observed_error:
         return "error_attaching"

@@ -29,6 +29,7 @@ from ...http import Context
 from ...models import Host, Image, ImageMember, Snapshot, Volume, VolumeAttachment, VolumeType, now
 from ...paging import Page, read_page
 from ...policy import MEMBER, READER, rule
+from ...reconcile.volume_status import is_connected
 from ...routes import Reply, Route
 from ...volume_attachments import (
     create_volume,
@@ -338,7 +339,7 @@ def view_shown(ctx: Context, shown: Shown) -> dict:
         "consistencygroup_id": None,
         "multiattach": False,
         "migration_status": None,
-        "attachments": [_view_attachment(one, shown) for one in shown.attachments if one.observed_attached],
+        "attachments": [_view_attachment(one, shown) for one in shown.attachments if is_connected(one)],
         "os-vol-tenant-attr:tenant_id": volume.project_id,
     }
     if volume.image_metadata:
