@@ -87,13 +87,14 @@ def read_physical_networks(host: Host) -> dict:
 def explain_made_of(server, live: bool) -> str | None:
     """Why the server cannot be copied to another host, and would lose something there; None where it can.
 
-    A config drive is written anew before a start: it is in the way of running guests only, which have it in use.
+    A config drive is written anew before a start, and a swap disk is made anew: what was on it means nothing to a guest
+    that was off. They are in the way of running guests only, which have them in use.
     """
     disks = server.disks or {}
     hardware = build_hardware(server.image_properties or {}, server.flavor.get("extra_specs") or {})
     has = {
         "an ephemeral disk": disks.get("ephemeral"),
-        "a swap disk": disks.get("swap_mb"),
+        "a swap disk": disks.get("swap_mb") and live,
         "a config drive": server.config_drive and live,
         "an ISO that it boots from": boots_from_iso(server),
         "UEFI variables": hardware.get("firmware") == "uefi",
