@@ -186,8 +186,10 @@ def _check_no_port_leaves(session: Session, server: Server) -> None:
         raise Conflict(f"Instance {server.id} is letting go of port {port}: ask again when that is over.")
 
 
-def describe(refusal: NoValidHost, wish: Wish) -> str:
-    """The refusal in one line; of a host that was asked for by name, its own reason alone."""
+def describe(refusal: NoValidHost, wish: Wish, hosts: bool = True) -> str:
+    """The refusal in one line; of a host that was asked for by name, its own reason alone; of none without ``hosts``."""
+    if not hosts:
+        return str(refusal)
     reasons = refusal.reasons
     if wish.host in reasons:
         return f"No valid host was found. {wish.host}: {reasons[wish.host]}"

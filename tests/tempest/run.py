@@ -130,12 +130,15 @@ def build_configuration(cloud: Cloud, hosts: int) -> configparser.RawConfigParse
             "live_migrate_back_and_forth": "true",
             "volume_backed_live_migration": "true",
             "scheduler_enabled_filters": FILTERS,
+            "nova_policy_roles": "admin,manager,member,reader",
             "personality": "false",  # files are put on a config drive, into no disk
             "attach_encrypted_volume": "false",
             "swap_volume": "false",
             "volume_multiattach": "false",
             "stable_rescue": "false",
         },
+        # What a reader, a member and a project's manager may do is as in the reference since its role manager.
+        "enforce_scope": {"nova": "true"},
         "volume": {"catalog_type": "volumev3"},
         "network": {"public_network_id": public["id"], "floating_network_name": PUBLIC},
         "network-feature-enabled": {"port_security": "true", "ipv6": "true"},
