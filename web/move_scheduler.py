@@ -187,7 +187,7 @@ def _check_no_port_leaves(session: Session, server: Server) -> None:
 
 
 def describe(refusal: NoValidHost, wish: Wish, hosts: bool = True) -> str:
-    """The refusal in one line; of a host that was asked for by name, its own reason alone; of none without ``hosts``."""
+    """The refusal in one line; of a host that was asked for by name, its own reason alone; none without ``hosts``."""
     if not hosts:
         return str(refusal)
     reasons = refusal.reasons
