@@ -16,7 +16,7 @@ from .errors import Conflict
 from .models import Host, Network, Port, Server
 from .models.hardware import boots_from_iso, build_hardware
 from .moves import read_open_of_server
-from .reconcile.migration_status import is_same_host
+from .reconcile.migration_status import is_cleaned, is_same_host
 from .scheduler import Company, Demand, NoValidHost, choose_host, explain
 from .server_groups import read_company_of
 
@@ -154,7 +154,13 @@ def choose_destination(session: Session, settings, server: Server, wish: Wish, f
     source = next(host for host in hosts if host.id == server.host_id)
     networks = read_networks(session, server)
     open_moves = read_open_of_server(session, server.id)
-    busy = {host_id for one in open_moves for host_id in (one.source_host_id, one.dest_host_id)}
+    # What an earlier move left there goes first, and this one waits for that; an evacuation makes its guest at once.
+    busy = {
+        host_id
+        for one in open_moves
+        for host_id in (one.source_host_id, one.dest_host_id)
+        if not (wish.over_network and is_cleaned(one, host_id))
+    }
     if not any(is_same_host(one) for one in open_moves):
         busy.discard(server.host_id)  # it has the guest, and what an earlier move left is elsewhere
     reasons = {host.id: _explain(wish, server, source, host, networks, busy) for host in hosts}
