@@ -16,7 +16,7 @@ from .errors import Conflict
 from .models import Host, Network, Port, Server
 from .models.hardware import boots_from_iso, build_hardware
 from .moves import read_open_of_server
-from .reconcile.migration_status import is_same_host
+from .reconcile.migration_status import is_cleaned, is_same_host
 from .scheduler import Company, Demand, NoValidHost, choose_host, explain
 from .server_groups import read_company_of
 
@@ -87,13 +87,14 @@ def read_physical_networks(host: Host) -> dict:
 def explain_made_of(server, live: bool) -> str | None:
     """Why the server cannot be copied to another host, and would lose something there; None where it can.
 
-    A config drive is written anew before a start: it is in the way of running guests only, which have it in use.
+    A config drive is written anew before a start, and a swap disk is made anew: what was on it means nothing to a guest
+    that was off. They are in the way of running guests only, which have them in use.
     """
     disks = server.disks or {}
     hardware = build_hardware(server.image_properties or {}, server.flavor.get("extra_specs") or {})
     has = {
         "an ephemeral disk": disks.get("ephemeral"),
-        "a swap disk": disks.get("swap_mb"),
+        "a swap disk": disks.get("swap_mb") and live,
         "a config drive": server.config_drive and live,
         "an ISO that it boots from": boots_from_iso(server),
         "UEFI variables": hardware.get("firmware") == "uefi",
@@ -153,7 +154,13 @@ def choose_destination(session: Session, settings, server: Server, wish: Wish, f
     source = next(host for host in hosts if host.id == server.host_id)
     networks = read_networks(session, server)
     open_moves = read_open_of_server(session, server.id)
-    busy = {host_id for one in open_moves for host_id in (one.source_host_id, one.dest_host_id)}
+    # What an earlier move left there goes first, and this one waits for that; an evacuation makes its guest at once.
+    busy = {
+        host_id
+        for one in open_moves
+        for host_id in (one.source_host_id, one.dest_host_id)
+        if not (wish.over_network and is_cleaned(one, host_id))
+    }
     if not any(is_same_host(one) for one in open_moves):
         busy.discard(server.host_id)  # it has the guest, and what an earlier move left is elsewhere
     reasons = {host.id: _explain(wish, server, source, host, networks, busy) for host in hosts}
@@ -185,8 +192,10 @@ def _check_no_port_leaves(session: Session, server: Server) -> None:
         raise Conflict(f"Instance {server.id} is letting go of port {port}: ask again when that is over.")
 
 
-def describe(refusal: NoValidHost, wish: Wish) -> str:
-    """The refusal in one line; of a host that was asked for by name, its own reason alone."""
+def describe(refusal: NoValidHost, wish: Wish, hosts: bool = True) -> str:
+    """The refusal in one line; of a host that was asked for by name, its own reason alone; none without ``hosts``."""
+    if not hosts:
+        return str(refusal)
     reasons = refusal.reasons
     if wish.host in reasons:
         return f"No valid host was found. {wish.host}: {reasons[wish.host]}"

@@ -14,12 +14,14 @@ from oslo_policy import policy as oslo_policy
 from .errors import Forbidden
 
 ADMIN = "rule:admin"
+MANAGER = "rule:manager"
 MEMBER = "rule:member"
 READER = "rule:reader"
 ANYONE = "@"  # with a valid token
 
 _BASE = {
     "admin": "role:admin",
+    "manager": "role:admin or (role:manager and project_id:%(project_id)s)",
     "member": "role:admin or (role:member and project_id:%(project_id)s)",
     "reader": "role:admin or (role:reader and project_id:%(project_id)s)",
     "service": "role:admin or role:service",

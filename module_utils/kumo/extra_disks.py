@@ -1,7 +1,8 @@
 """A guest's ephemeral disks and swap: qcow2 files of their own, formatted, without ever being mounted or probed.
 
-Owns ``servers/<id>/disk.eph<n>`` and ``disk.swap``. Made once, before the guest; they live as long as it does. Tools
-of file systems run on a file that was made a moment ago and holds nothing. Next rooms: ``disks.py``,
+Owns ``servers/<id>/disk.eph<n>`` and ``disk.swap``. Made once, before the guest; they live as long as it does, but for
+swap, which is made anew where a guest comes to while it is off. Tools of file systems run on a file that was made a
+moment ago and holds nothing. Next rooms: ``disks.py``,
 ``guest_hardware.py``.
 """
 
@@ -48,6 +49,11 @@ def apply_extra(server: dict, directory: Path) -> None:
         path = directory / one["file"]
         if not path.exists():
             _make(one, path)
+
+
+def apply_swap(server: dict, directory: Path) -> None:
+    """The swap disk of a guest that was off when it came from another host; an ephemeral disk is not made anew."""
+    apply_extra({**server, "ephemeral_gb": [], "ephemeral_formats": []}, directory)
 
 
 def find_lost(server: dict, directory: Path) -> list[str]:

@@ -17,6 +17,7 @@ from . import (
     backups,
     disks,
     domain_xml,
+    extra_disks,
     files,
     following,
     guest_volumes,
@@ -190,8 +191,9 @@ def check_overlay(path: Path, base: str, driver: str) -> None:
 
 
 def _finish(document: dict, server: dict) -> None:
-    """The disk is whole: as large as the flavor has it, and kept so in state.json."""
+    """The disk is whole: as large as the flavor has it, and kept so in state.json; swap is empty and new."""
     if guest_volumes.has_local_root(server):
         backups.apply_grow(document, server)
+    extra_disks.apply_swap(server, guests.build_directory(document, server["id"]))
     move = guests.read_kept(document, server["id"])["move"]
     guests.store(document, server["id"], {"move": {**move, "state": "received"}})

@@ -4,7 +4,7 @@ import copy
 import struct
 
 import pytest
-from ansible.module_utils.kumo import core, image_formats, incoming, moves, outgoing, servers
+from ansible.module_utils.kumo import core, extra_disks, files, image_formats, incoming, moves, outgoing, servers
 from ansible.module_utils.kumo.errors import KumoError
 from ansible.module_utils.kumo.server_rows import parse_server
 from test_servers import NOTHING, OFF, ROW, I, S, build, off
@@ -290,6 +290,20 @@ def test_s06_another_hosts_bytes_lead_nowhere(head, because, tmp_path):
     disk.write_bytes(head)
     with pytest.raises(KumoError, match=because):
         incoming.check_overlay(disk, BASE, "qcow2")
+
+
+def test_a_swap_disk_is_made_anew_where_the_guest_comes_to_and_no_other_is(tmp_path):
+    """What was on it means nothing to a guest that was off; what was on an ephemeral disk is not made up."""
+    made_of = {"swap_mb": 2, "ephemeral_gb": [1], "ephemeral_formats": ["ext4"]}
+    row = parse_server({**ROW, **OFFER, **ROOT_VOLUME, **made_of})
+    document = {"settings": {"state_dir": str(tmp_path)}}
+    directory = tmp_path / "servers" / S
+    directory.mkdir(parents=True)
+    files.apply_json(directory / "state.json", move("in", "cold"))
+    incoming.apply_receive(document, row)
+    assert files.read_json(directory / "state.json")["move"]["state"] == "received"
+    assert sorted(path.name for path in directory.iterdir()) == ["disk.swap", "state.json"]
+    assert extra_disks.find_lost(row, directory) == ["disk.eph0"]
 
 
 def test_documents_of_before_moves_are_still_valid():

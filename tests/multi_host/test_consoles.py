@@ -37,6 +37,22 @@ def test_a_screen_and_a_serial_port(lab, tenant):
     serial.read_until(b"login: ", 60)
 
 
+def test_a_serial_port_is_where_its_guest_is(lab, tenant):
+    """Two guests on two hosts have serial ports; one of them goes to the other's host alive, and both are answered."""
+    hosts = lab.groups["hypervisors"][:2]
+    servers = [tenant.create_server(f"serial-{number}", host) for number, host in enumerate(hosts)]
+    for server in servers:
+        wait_for("a login", lambda name=server: "login:" in lab.openstack(f"console log show {name}"))
+    move = f"server migrate --live-migration --host {hosts[1]} --wait {servers[0]}"
+    lab.openstack(f"--os-compute-api-version 2.30 {move}")
+    wait_for("it to be there", lambda: lab.find_host(servers[0]) == hosts[1])
+    for server in servers:
+        serial = open_console(lab, server, "serial")
+        assert serial.status == 101, serial.head
+        serial.send(b"\n")
+        serial.read_until(b"login: ", 60)
+
+
 def test_the_control_plane_s_key_leads_to_no_other_port(lab):
     """Forwarding ends at the host's own 127.0.0.1: neither to its other addresses nor from it back."""
     host = lab.groups["hypervisors"][0]

@@ -171,6 +171,23 @@ def test_it_moves_cold_and_back(mover):
     assert mover.read_sums() == mover.sum
 
 
+def test_swap_is_made_anew_where_a_guest_comes_to(mover):
+    """A guest with a swap disk migrates while it is off, and has one of the same size there that it can use."""
+    lab, flavor, name = mover.lab, f"swap-{mover.tag}", f"swapper-{mover.tag}"
+    lab.openstack(f"flavor create --ram 192 --disk 1 --swap 64 --vcpus 1 {flavor}")
+    try:
+        mover.tenant.create_server("swapper", mover.one, more=f"--flavor {flavor}")
+        lab.openstack(f"server migrate --wait {name}")
+        assert lab.find_host(name) == mover.two
+        lab.wait_for_guest(name, mover.tenant.network, mover.tenant.key)
+        command = "sudo swapon /dev/vdb && grep -c vdb /proc/swaps && sudo swapoff /dev/vdb"
+        assert lab.guest(name, mover.tenant.network, command, mover.tenant.key).strip() == "1"
+        lab.openstack(f"server migration confirm {name}")
+    finally:
+        lab.openstack(f"server delete --wait {name}", code=None)
+        lab.openstack(f"flavor delete {flavor}", code=None)
+
+
 def test_it_grows_on_its_way(mover):
     lab, larger = mover.lab, f"larger-{mover.tag}"
     lab.openstack(f"flavor create --ram 256 --disk 2 --vcpus 1 {larger}")

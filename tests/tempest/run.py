@@ -1,94 +1,79 @@
 #!/usr/bin/env python3
-"""Tempest, OpenStack's own suite of tests, unmodified, against the cloud that runs on this machine.
+"""Tempest, OpenStack's own suite of tests, unmodified, against the cloud that runs on this machine, or a lab's.
 
     tests/tempest/run.py                          compute, identity and image, all of it
     tests/tempest/run.py --list tests/tempest/ci.txt
     tests/tempest/run.py --regex test_servers
+    tests/tempest/run.py --lab molecule/two-hypervisors --list tests/tempest/two-hypervisors.txt
 
-Root, after ./stack.sh. Makes what the suite needs (a venv in .cache/tempest, two images, two flavors), writes
-tempest.conf, runs, prints run, passed, failed and skipped with the reasons, and takes images and flavors away. Exit
-status: 0 where nothing failed. What this cloud's settings do not allow is left out and said (image_files.py has which).
-Next rooms: report.py, which reads what tempest wrote; image_files.py.
+Root, after ./stack.sh or, for a lab, after molecule's converge. Makes what the suite needs (a venv in .cache/tempest,
+two images, two flavors), writes tempest.conf, runs, prints run, passed, failed and skipped with the reasons, and takes
+images and flavors away. Exit status: 0 where nothing failed. What this cloud's settings do not allow is left out and
+said (image_files.py has which). With --lab it makes the venv, as no package is in reach of a lab, and goes on in the
+lab's network namespace. Next rooms: clouds.py; report.py, which reads what tempest wrote; image_files.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import configparser
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+from clouds import ROOT, Cloud, enter_lab, find_cloud, is_in_lab
 from image_files import build_uri, make_format_images, serve_images
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 FOLDER = ROOT / ".cache" / "tempest"
-OPENSTACK = "/opt/kumo/client-venv/bin/openstack"
-GUEST_IMAGE = Path("/var/lib/kumo/guest-image")
-CLOUDS = Path("/etc/openstack/clouds.yaml")
-SETTINGS = Path("/etc/kumo/kumo.conf")
 WEB_DOWNLOAD = "test_image_web_download_import"  # needs an image at an address that the cloud may fetch from
 PUBLIC = "public"
 IMAGES = ("tempest-image", "tempest-image-alt")
 FLAVORS = {"tempest-flavor": ("192", "1", "1"), "tempest-flavor-alt": ("224", "2", "1")}
+# The reference's filters by default, and those whose hints are honoured here, too.
+FILTERS = (
+    "ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,"
+    "ServerGroupAffinityFilter,SameHostFilter,DifferentHostFilter"
+)
 ALL = r"^tempest\.api\.(compute|identity|image)\."
 
 
-def openstack(*words: str):
-    """What a command of the client answers, parsed; ends the program with its words where it fails."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("OS_")}
-    done = subprocess.run(
-        [OPENSTACK, "--os-cloud", "kumo-admin", *words],
-        env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        sys.exit(f"run.py: openstack {' '.join(words)}: {(done.stderr or done.stdout).strip()}")
-    return json.loads(done.stdout) if "json" in words else done.stdout
-
-
-def read_names(*words: str) -> set[str]:
-    return {row["Name"] for row in openstack(*words, "-f", "json")}
-
-
-def make_images() -> list[str]:
+def make_images(cloud: Cloud) -> list[str]:
     """Ids of two images of Kumo's guest, which has an agent."""
-    user = json.loads((GUEST_IMAGE / "kumo-guest.json").read_text()).get("login_user", "cirros")
-    have, found = read_names("image", "list"), []
+    have, found = cloud.read_names("image", "list"), []
     for name in IMAGES:
         if name not in have:
-            openstack(
-                *("image", "create", "--file", str(GUEST_IMAGE / "kumo-guest.qcow2"), "--disk-format", "qcow2"),
+            cloud.openstack(
+                *("image", "create", "--file", str(cloud.guest_image / "kumo-guest.qcow2"), "--disk-format", "qcow2"),
                 *("--container-format", "bare", "--property", "hw_qemu_guest_agent=yes"),
-                *("--property", f"os_admin_user={user}", "--public", name),
+                *("--property", f"os_admin_user={cloud.read_login_user()}", "--public", name),
             )
-        found.append(openstack("image", "show", name, "-f", "json")["id"])
+        found.append(cloud.openstack("image", "show", name, "-f", "json")["id"])
     return found
 
 
-def make_flavors() -> list[str]:
+def make_flavors(cloud: Cloud) -> list[str]:
     """Ids of two flavors that fit it, of different sizes."""
-    have, found = read_names("flavor", "list"), []
+    have, found = cloud.read_names("flavor", "list"), []
     for name, (ram, disk, cpus) in FLAVORS.items():
         if name not in have:
-            openstack("flavor", "create", "--ram", ram, "--disk", disk, "--vcpus", cpus, "--public", name)
-        found.append(openstack("flavor", "show", name, "-f", "json")["id"])
+            cloud.openstack("flavor", "create", "--ram", ram, "--disk", disk, "--vcpus", cpus, "--public", name)
+        found.append(cloud.openstack("flavor", "show", name, "-f", "json")["id"])
     return found
 
 
-def remove_all() -> None:
+def remove_all(cloud: Cloud) -> None:
     """Images and flavors of this program's, of a run that was killed too."""
-    for name in read_names("image", "list") & set(IMAGES):
-        openstack("image", "delete", name)
-    for name in read_names("flavor", "list") & set(FLAVORS):
-        openstack("flavor", "delete", name)
+    for name in cloud.read_names("image", "list") & set(IMAGES):
+        cloud.openstack("image", "delete", name)
+    for name in cloud.read_names("flavor", "list") & set(FLAVORS):
+        cloud.openstack("flavor", "delete", name)
 
 
-def read_cloud() -> dict:
+def read_access(cloud: Cloud) -> dict:
     """{auth_url, username, password, project_name, region} of the admin's entry in clouds.yaml."""
-    shown = openstack("configuration", "show", "--unmask", "-f", "json")
+    shown = cloud.openstack("configuration", "show", "--unmask", "-f", "json")
     return {
         "auth_url": shown["auth.auth_url"],
         "username": shown["auth.username"],
@@ -98,30 +83,29 @@ def read_cloud() -> dict:
     }
 
 
-def find_max_microversion() -> str:
+def find_max_microversion(cloud: Cloud) -> str:
     """The highest compute microversion that the cloud says it speaks."""
-    rows = openstack("versions", "show", "--service", "compute", "-f", "json")
+    rows = cloud.openstack("versions", "show", "--service", "compute", "-f", "json")
     return max((row["Max Microversion"] for row in rows if row["Max Microversion"]), key=lambda one: int(one[2:]))
 
 
-def build_configuration(hosts: int) -> configparser.RawConfigParser:
+def build_configuration(cloud: Cloud, hosts: int) -> configparser.RawConfigParser:
     """tempest.conf: what this cloud is, and which optional features of the reference it has."""
-    cloud, images, flavors = read_cloud(), make_images(), make_flavors()
-    public = openstack("network", "show", PUBLIC, "-f", "json")
-    about = json.loads((GUEST_IMAGE / "kumo-guest.json").read_text())
-    user = about.get("login_user", "cirros")
-    auth_url = cloud["auth_url"].rstrip("/").removesuffix("/v3")
+    access, images, flavors = read_access(cloud), make_images(cloud), make_flavors(cloud)
+    public = cloud.openstack("network", "show", PUBLIC, "-f", "json")
+    user = cloud.read_login_user()
+    auth_url = access["auth_url"].rstrip("/").removesuffix("/v3")
     sections = {
         "DEFAULT": {"log_file": str(FOLDER / "tempest.log"), "debug": "true"},
         "oslo_concurrency": {"lock_path": str(FOLDER / "locks")},
         "auth": {
             "use_dynamic_credentials": "true",
-            "admin_username": cloud["username"],
-            "admin_password": cloud["password"],
-            "admin_project_name": cloud["project_name"],
+            "admin_username": access["username"],
+            "admin_password": access["password"],
+            "admin_project_name": access["project_name"],
             "admin_domain_name": "Default",
         },
-        "identity": {"uri_v3": f"{auth_url}/v3", "auth_version": "v3", "region": cloud["region"]},
+        "identity": {"uri_v3": f"{auth_url}/v3", "auth_version": "v3", "region": access["region"]},
         "identity-feature-enabled": {"api_v2": "false", "api_v2_admin": "false", "access_rules": "true"},
         "compute": {
             "image_ref": images[0],
@@ -129,7 +113,7 @@ def build_configuration(hosts: int) -> configparser.RawConfigParser:
             "flavor_ref": flavors[0],
             "flavor_ref_alt": flavors[1],
             "min_compute_nodes": str(hosts),
-            "max_microversion": find_max_microversion(),
+            "max_microversion": find_max_microversion(cloud),
             "hypervisor_type": "QEMU",
             "volume_device_name": "vdb",
             "build_timeout": "200",
@@ -140,16 +124,21 @@ def build_configuration(hosts: int) -> configparser.RawConfigParser:
             "vnc_console": "true",
             "serial_console": "true",
             "cold_migration": str(hosts > 1).lower(),
+            "shelve_migrate": str(hosts > 1).lower(),
             "live_migration": str(hosts > 1).lower(),
             "block_migration_for_live_migration": "true",
             "live_migrate_back_and_forth": "true",
             "volume_backed_live_migration": "true",
+            "scheduler_enabled_filters": FILTERS,
+            "nova_policy_roles": "admin,manager,member,reader",
             "personality": "false",  # files are put on a config drive, into no disk
             "attach_encrypted_volume": "false",
             "swap_volume": "false",
             "volume_multiattach": "false",
             "stable_rescue": "false",
         },
+        # What a reader, a member and a project's manager may do is as in the reference since its role manager.
+        "enforce_scope": {"nova": "true"},
         "volume": {"catalog_type": "volumev3"},
         "network": {"public_network_id": public["id"], "floating_network_name": PUBLIC},
         "network-feature-enabled": {"port_security": "true", "ipv6": "true"},
@@ -175,29 +164,36 @@ def build_configuration(hosts: int) -> configparser.RawConfigParser:
     return made
 
 
-def start_server():
+def start_server(cloud: Cloud):
     """A server of images to be fetched, or None and a line that says why not."""
+    if cloud.settings is None:
+        print(f"left out: {WEB_DOWNLOAD}: a lab's controller fetches nothing from where tempest runs")
+        return None
     settings = configparser.RawConfigParser()
-    settings.read(SETTINGS)
+    settings.read(cloud.settings)
     allowed = {
         option: [one.strip() for one in settings.get("image", option, fallback=default).split(",") if one.strip()]
         for option, default in (("import_networks", ""), ("import_ports", "80, 443"))
     }
     server = serve_images(FOLDER / "images", allowed["import_networks"], allowed["import_ports"])
     if server is None:
-        print(f"left out: {WEB_DOWNLOAD}: {SETTINGS} lets nothing be fetched from this machine (see image_files.py)")
+        print(f"left out: {WEB_DOWNLOAD}: {cloud.settings} lets nothing be fetched from here (see image_files.py)")
     return server
 
 
-def prepare(hosts: int, server) -> Path:
-    """The venv, the workspace and tempest.conf; where that lies."""
+def install() -> None:
+    """The venv; nothing is fetched where it is whole."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     install = str(ROOT / "roles/controller/files/install_venv.sh")
     command = [install, str(FOLDER / "venv"), str(HERE / "requirements.txt")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"run.py: tempest could not be installed:\n{done.stderr[-2000:]}")
-    made = build_configuration(hosts)
+
+
+def prepare(cloud: Cloud, hosts: int, server) -> Path:
+    """The workspace and tempest.conf; where that lies."""
+    made = build_configuration(cloud, hosts)
     made["image"]["images_manifest_file"] = str(make_format_images(FOLDER / "images"))
     if server is not None:
         made["image"]["http_image"] = made["image"]["http_qcow2_image"] = build_uri(server)
@@ -210,10 +206,10 @@ def prepare(hosts: int, server) -> Path:
     return place
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(cloud: Cloud, arguments: argparse.Namespace) -> int:
     """Run tempest and report; its exit status."""
-    server = start_server()
-    conf = prepare(arguments.hosts, server)
+    server = start_server(cloud)
+    conf = prepare(cloud, arguments.hosts or cloud.count_hypervisors(), server)
     words = [str(FOLDER / "venv/bin/tempest"), "run", "--config-file", str(conf)]
     words += ["--workspace-path", str(FOLDER / "workspaces"), "--concurrency", str(arguments.workers)]
     if arguments.list:
@@ -237,17 +233,20 @@ def main() -> int:
     parser.add_argument("--regex", default=ALL, help="which tests (default: %(default)s)")
     parser.add_argument("--list", help="a file of regular expressions, one a line")
     parser.add_argument("--exclude", help="which of these not")
-    parser.add_argument("--hosts", type=int, default=1, help="hypervisors of the cloud (default: 1)")
+    parser.add_argument("--hosts", type=int, help="hypervisors of the cloud (default: as many as are up)")
+    parser.add_argument("--lab", metavar="SCENARIO_DIR", help="the cloud of this lab (docs/real-hosts.md)")
     parser.add_argument("--workers", type=int, default=2, help="tests at once (default: 2)")
     parser.add_argument("--keep", action="store_true", help="leave images and flavors for the next run")
     arguments = parser.parse_args()
-    if not CLOUDS.exists():
-        sys.exit("run.py: there is no cloud on this machine; run ./stack.sh first")
+    install()
+    if arguments.lab and not is_in_lab():
+        return enter_lab(arguments.lab)
+    cloud = find_cloud()
     try:
-        return run(arguments)
+        return run(cloud, arguments)
     finally:
         if not arguments.keep:
-            remove_all()
+            remove_all(cloud)
 
 
 if __name__ == "__main__":

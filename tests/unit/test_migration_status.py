@@ -136,13 +136,13 @@ def test_what_users_see(columns, status, move):
     assert (compute_status(migration), compute_move(migration)) == (status, move)
 
 
-def read_parts(migration, home: str, deleted_at=None) -> dict[str, tuple[str, dict]]:
-    """What the documents of both hosts say of the server."""
+def read_parts(migration, home: str, deleted_at=None, earlier=()) -> dict[str, tuple[str, dict]]:
+    """What the documents of both hosts say of the server; ``earlier`` moves of it have not ended."""
     server = SimpleNamespace(id="s", host_id=home, deleted_at=deleted_at, shelve=None, move=compute_move(migration))
     parts = {}
     for host in ("a", "b"):
         rows = SimpleNamespace(
-            host=SimpleNamespace(id=host), moves={"s": [migration]}, tunnel_addresses={"b": "192.0.2.2"}
+            host=SimpleNamespace(id=host), moves={"s": [*earlier, migration]}, tunnel_addresses={"b": "192.0.2.2"}
         )
         part, one = choose_part(rows, server)
         parts[host] = (part, build_move(rows, server, part, one) if part != "absent" else {})
@@ -157,6 +157,18 @@ def test_a_live_move_in_documents():
     assert read_parts(make(SENDING), "a")["a"] == ("home", {"outgoing": sent})
     parts = read_parts(make(LIVE, phase="cleaning", outcome="completed"), "b")
     assert parts == {"a": ("absent", {}), "b": ("home", {})}
+
+
+@pytest.mark.parametrize("kind", [LIVE, COLD])
+def test_a_move_back_waits_for_what_was_left_there(kind):
+    """The host is to be rid of what the earlier move left, and makes room after that."""
+    back = make(kind, source_host_id="b", dest_host_id="a", uuid="n")
+    left = make(LIVE, phase="cleaning", outcome="completed")
+    parts = read_parts(back, "b", earlier=[left])
+    assert (parts["a"][0], parts["b"][0]) == ("absent", "home")
+    assert read_parts(back, "b", earlier=[make(left.__dict__, phase="ended")])["a"][0] == "incoming"
+    failed = make(LIVE, phase="undoing", outcome="failed")
+    assert read_parts(make(kind, uuid="n"), "a", earlier=[failed])["b"][0] == "absent"
 
 
 def test_a_failed_live_move_in_documents():

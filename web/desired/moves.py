@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ..models.migrations import EVACUATION, LIVE, UNDER_WAY
 
+CLEANED = (("cleaning", "source_host_id"), ("undoing", "dest_host_id"))
+
 
 def choose_part(rows, server) -> tuple[str, object | None]:
     """(home | incoming | held | absent | none, the migration that says so) of this host for the server."""
@@ -14,13 +16,20 @@ def choose_part(rows, server) -> tuple[str, object | None]:
         return "absent", None
     if server.host_id == rows.host.id:
         return "home", next((one for one in migrations if one.phase not in ("cleaning", "ended")), None)
-    for one in migrations:
+    for number, one in enumerate(migrations, 1):
         if one.dest_host_id == rows.host.id and one.phase in UNDER_WAY:
+            if _have_left(migrations[number:], rows.host.id):
+                break  # room is made once what an earlier move left here is seen gone
             return ("none", None) if one.kind == EVACUATION else ("incoming", one)
         kept = ("sending",) if one.kind == EVACUATION else ("resized",)
         if one.source_host_id == rows.host.id and one.phase in kept:
             return "held", one
     return "absent", None
+
+
+def _have_left(earlier: list, host_id: str) -> bool:
+    """Whether one of these moves has left something of the server on the host."""
+    return any(one.phase == phase and getattr(one, side) == host_id for one in earlier for phase, side in CLEANED)
 
 
 def keeps_ports(rows, server) -> bool:

@@ -60,6 +60,14 @@ def is_same_host(migration) -> bool:
     return migration.source_host_id == migration.dest_host_id
 
 
+def is_cleaned(migration, host_id: str) -> bool:
+    """Whether a host only has to be rid of what a move of a guest that is well elsewhere has left there."""
+    if is_same_host(migration) or not is_released(migration):
+        return False
+    left = {"cleaning": migration.source_host_id, "undoing": migration.dest_host_id}
+    return left.get(migration.phase) == host_id
+
+
 def choose_home(migration) -> str:
     """source or dest: whose the server is, with the old or the new flavor."""
     if migration.phase in ("resized", "cleaning") or (migration.kind, migration.phase) == (EVACUATION, "sending"):

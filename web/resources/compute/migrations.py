@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 from sqlalchemy import or_, select
 
-from ...errors import BadRequest
+from ...errors import BadRequest, Forbidden
 from ...fields import FALSE, TRUE, field, since
 from ...http import Context
 from ...models import Host, Migration
 from ...models.migrations import KINDS
 from ...paging import Page, read_limit
-from ...policy import ADMIN, rule
+from ...policy import ADMIN, MANAGER, rule
 from ...routes import Route
 from ...versions import parse_version
 from .server_filters import parse_time, refuse
@@ -62,12 +62,29 @@ FILTERS: dict[str, tuple[Callable, str]] = {
     "project_id": (lambda value: Migration.project_id == value, "2.80"),
 }
 PAGING = {"limit", "marker"}
+NAMES_HOSTS = ("host", "source_compute")
+
+LIST = rule("compute:migrations:index", MANAGER)
+ALL_PROJECTS = rule("compute:migrations:index:all_projects", ADMIN)
+HOSTS = rule("compute:migrations:index:host", ADMIN)
+
+
+def _build_scope(ctx: Context) -> list:
+    """The conditions of who asks: the project's own moves, and no word of hosts, but for those who may see all."""
+    if any(ctx.query.get(name) for name in NAMES_HOSTS) and not ctx.allows(HOSTS):
+        raise Forbidden(f"Policy doesn't allow {HOSTS} to be performed.")
+    if ctx.allows(ALL_PROJECTS):
+        return []
+    if ctx.version >= (2, 80) and ctx.query.get("project_id", ctx.project_id) != ctx.project_id:
+        raise Forbidden(f"Policy doesn't allow {ALL_PROJECTS} to be performed.")
+    return [Migration.project_id == ctx.project_id]
 
 
 def index(ctx: Context) -> Page | list[tuple[Migration, dict]]:
     """The newest first; in pages, by their UUIDs, from 2.59 on."""
     query, version = ctx.query, ctx.version
-    conditions = []
+    scope = _build_scope(ctx)
+    conditions = [*scope]
     for name in query:
         build, first = FILTERS.get(name, (None, "2.59" if name in PAGING else "999.0"))
         if version < parse_version(first):
@@ -85,7 +102,7 @@ def index(ctx: Context) -> Page | list[tuple[Migration, dict]]:
     if version < (2, 59):
         return [(row, hosts) for row in ctx.session.scalars(statement)]
     if query.get("marker"):
-        at = ctx.session.scalar(select(Migration.id).where(Migration.uuid == query["marker"]))
+        at = ctx.session.scalar(select(Migration.id).where(Migration.uuid == query["marker"], *scope))
         if at is None:
             raise BadRequest(f"Marker {query['marker'][:100]} could not be found.")
         statement = statement.where(Migration.id < at)
@@ -114,14 +131,13 @@ def view(ctx: Context, shown: tuple[Migration, dict]) -> dict:
         "updated_at": show_fine_time(row.updated_at),
         "user_id": row.user_id,
         "project_id": row.project_id,
-        **build_ends(row, hosts),
+        **build_ends(row, hosts, ctx.allows(HOSTS)),
     }
     if is_in_progress(row):
         view["links"] = build_links(ctx, f"servers/{row.server_id}/migrations", str(row.id))
     return view
 
 
-LIST = rule("compute:migrations:index", ADMIN)
 ROUTES = [
     Route("GET", "/os-migrations", LIST, None, index, view, reply_key="migrations", view_fields=VIEW_FIELDS),
 ]

@@ -14,7 +14,7 @@ from ...http import Context
 from ...models import Host, Migration, Server, now, touch
 from ...models.migrations import LIVE
 from ...moves import follow
-from ...policy import ADMIN, rule
+from ...policy import ADMIN, MANAGER, rule
 from ...routes import Route
 from .server_rows import find_server, find_server_to_change, record_action
 from .server_views import show_fine_time
@@ -38,8 +38,9 @@ def read_host_rows(ctx: Context) -> dict[str, Host]:
     return {host.id: host for host in ctx.session.scalars(select(Host))}
 
 
-def build_ends(migration: Migration, hosts: dict[str | None, Host]) -> dict:
-    """Where it comes from and where it goes to, as every view of a migration says it."""
+def build_ends(migration: Migration, hosts: dict[str | None, Host], told: bool) -> dict:
+    """Where it comes from and where it goes to, as every view of a migration says it; null unless ``told``."""
+    hosts = hosts if told else {}
     source, dest = hosts.get(migration.source_host_id), hosts.get(migration.dest_host_id)
     return {
         "source_compute": source.name if source else None,
@@ -136,23 +137,24 @@ def view(ctx: Context, shown: tuple[Migration, dict]) -> dict:
         "updated_at": show_fine_time(row.updated_at),
         "user_id": row.user_id,
         "project_id": row.project_id,
-        **build_ends(row, hosts),
+        **build_ends(row, hosts, ctx.allows(HOSTS)),
         **sizes,
     }
 
 
-LIST = rule("compute:server_migrations:index", ADMIN)
+LIST = rule("compute:server_migrations:index", MANAGER)
+HOSTS = rule("compute:server_migrations:index:host", ADMIN)
 SHOW = rule("compute:server_migrations:show", ADMIN)
 PATH = "/servers/{server_id}/migrations"
 ONE = PATH + "/{migration_id}"
 ROUTES = [
     Route("GET", PATH, LIST, None, index, view, reply_key="migrations", view_fields=VIEW_FIELDS, since="2.23"),
     Route("GET", ONE, SHOW, None, show, view, reply_key="migration", view_fields=VIEW_FIELDS, since="2.23"),
-    Route("DELETE", ONE, rule("compute:server_migrations:delete", ADMIN), None, delete, None, 202, since="2.24"),
+    Route("DELETE", ONE, rule("compute:server_migrations:delete", MANAGER), None, delete, None, 202, since="2.24"),
     Route(
         "POST",
         ONE + "/action",
-        rule("compute:server_migrations:force_complete", ADMIN),
+        rule("compute:server_migrations:force_complete", MANAGER),
         None,
         force_complete,
         None,

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from ...errors import BadRequest, Conflict, OverQuota
+from ...errors import BadRequest, Conflict, Forbidden, OverQuota
 from ...fields import BOOL, field, nullable, one_of, since, text, until
 from ...http import Context
 from ...models import Flavor, Host, Image, Migration, Server, finish_actions, read_limit
 from ...models.quotas import read_user_limit
 from ...move_scheduler import Wish, choose_destination, describe
 from ...moves import enter_phase, read_open_of_server, start_move, store_fencing
-from ...policy import ADMIN, MEMBER, rule
+from ...policy import ADMIN, MANAGER, MEMBER, rule
 from ...routes import Route
 from ...scheduler import NoValidHost
 from .placement import read_usage
@@ -40,6 +40,11 @@ RESIZE_FIELDS = {
     "OS-DCF:diskConfig": field(one_of("AUTO", "MANUAL")),
 }
 
+LIVE = rule("compute:servers:live_migrate", MANAGER)
+LIVE_TO_HOST = rule("compute:servers:live_migrate:host", ADMIN)
+COLD = rule("compute:servers:migrate", MANAGER)
+COLD_TO_HOST = rule("compute:servers:migrate:host", ADMIN)
+
 
 def live_migrate(ctx: Context, server_id: str) -> None:
     """The running guest goes to another host; from 2.34 on a refusal is the migration's, not the request's."""
@@ -48,6 +53,7 @@ def live_migrate(ctx: Context, server_id: str) -> None:
     force = body.get("force", False) if version >= (2, 30) else host is not None
     if force and host is None:
         raise BadRequest("Can't force to a non-provided destination")
+    check_may_name_host(ctx, host, LIVE_TO_HOST)
     server = find_server_to_move(ctx, server_id, "live_migrate")
     if host is not None:
         check_named_host(ctx, server, host, f"Unable to migrate instance ({server.id}) to current host ({host}).")
@@ -59,7 +65,7 @@ def live_migrate(ctx: Context, server_id: str) -> None:
         try:
             dest = choose_destination(ctx.session, ctx.settings, server, wish)
         except NoValidHost as refusal:
-            reason = describe(refusal, wish)
+            reason = describe(refusal, wish, ctx.allows(LIVE_TO_HOST))
     if reason is not None and version < (2, 34):
         raise BadRequest(f"Migration pre-check error: {reason}" if host is not None else reason)
     begin_move(ctx, server, "live-migration", dest, error=reason)
@@ -73,6 +79,12 @@ def _explain_local_disk(server: Server, block_migration: object) -> str | None:
             "boot-from-volume with no local disks."
         )
     return None
+
+
+def check_may_name_host(ctx: Context, host: str | None, permission: str) -> None:
+    """Forbidden where a host was named by somebody who is not to know of hosts."""
+    if host is not None and not ctx.allows(permission):
+        raise Forbidden(f"Policy doesn't allow {permission} to be performed.")
 
 
 def check_named_host(ctx: Context, server: Server, name: str, same: str) -> None:
@@ -109,19 +121,20 @@ def begin_move(
 def migrate(ctx: Context, server_id: str) -> None:
     """The guest is stopped, its disk copied to another host, and it is started there, to be confirmed."""
     host = ctx.body.get("host")
+    check_may_name_host(ctx, host, COLD_TO_HOST)
     server = find_server_to_move(ctx, server_id, "migrate")
     if host is not None:
         check_named_host(ctx, server, host, "Cannot migrate to the host where the server exists.")
     wish = Wish(host=host)
     record_action(ctx, server, "migrate")
-    begin_move(ctx, server, "migration", _choose(ctx, server, wish))
+    begin_move(ctx, server, "migration", _choose(ctx, server, wish, told=ctx.allows(COLD_TO_HOST)))
 
 
-def _choose(ctx: Context, server: Server, wish: Wish, flavor: dict | None = None) -> str:
+def _choose(ctx: Context, server: Server, wish: Wish, flavor: dict | None = None, told: bool = True) -> str:
     try:
         return choose_destination(ctx.session, ctx.settings, server, wish, flavor)
     except NoValidHost as refusal:
-        raise BadRequest(describe(refusal, wish)) from None
+        raise BadRequest(describe(refusal, wish, told)) from None
 
 
 def resize(ctx: Context, server_id: str) -> None:
@@ -231,7 +244,6 @@ def revert_resize(ctx: Context, server_id: str) -> None:
 
 
 PATH = "/servers/{server_id}/action"
-LIVE = rule("compute:servers:live_migrate", ADMIN)
 
 
 def _action(permission: str, name: str, fields: dict | None, handler, status: int = 202, **bounds) -> Route:
@@ -241,7 +253,7 @@ def _action(permission: str, name: str, fields: dict | None, handler, status: in
 ROUTES = [
     _action(LIVE, "os-migrateLive", LIVE_FIELDS_2_1, live_migrate, until="2.24"),
     _action(LIVE, "os-migrateLive", LIVE_FIELDS, live_migrate, since="2.25"),
-    _action(rule("compute:servers:migrate", ADMIN), "migrate", MIGRATE_FIELDS, migrate),
+    _action(COLD, "migrate", MIGRATE_FIELDS, migrate),
     _action(rule("compute:servers:resize", MEMBER), "resize", RESIZE_FIELDS, resize),
     _action(rule("compute:servers:confirm_resize", MEMBER), "confirmResize", None, confirm_resize, 204),
     _action(rule("compute:servers:revert_resize", MEMBER), "revertResize", None, revert_resize),
