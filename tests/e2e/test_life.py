@@ -10,7 +10,7 @@ from pathlib import Path
 
 import openstack as sdk
 import pytest
-from client import answers_ssh, ask, domain_exists, find_remains, openstack, ssh, wait_for
+from client import QUIET, answers_ssh, ask, domain_exists, find_remains, openstack, ssh, wait_for
 from openstack import exceptions
 
 SETTINGS = Path("/etc/kumo/kumo.conf")
@@ -165,11 +165,27 @@ def build_hash(password: str, salt: str) -> str:
     return done.stdout.strip()
 
 
-def test_a_password_is_set_in_the_guest(cloud, guest):
+def log_in_by_password(address: str, folder: Path) -> subprocess.CompletedProcess:
+    """A command by ssh without any key, with the password that a program answers."""
+    answer = folder / "answer"
+    answer.write_text(f"#!/bin/sh\necho {PASSWORD}\n")
+    answer.chmod(0o700)
+    options = ("-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=1", "-o", "ConnectTimeout=5")
+    return subprocess.run(
+        ["ssh", *QUIET, *options, f"cirros@{address}", "id -un"],
+        env={"PATH": "/usr/bin:/bin", "SSH_ASKPASS": str(answer), "SSH_ASKPASS_REQUIRE": "force"},
+        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+
+
+def test_a_password_is_set_in_the_guest(cloud, guest, tmp_path):
     server, before = guest["server"], read_hash(guest["address"])
+    refused = log_in_by_password(guest["address"], tmp_path)
+    assert (refused.returncode, "(publickey)" in refused.stderr) == (255, True), "everybody's password is none by ssh"
     cloud.compute.change_server_password(server.id, PASSWORD)
     after = wait_for("another hash", lambda: (found := read_hash(guest["address"])) != before and found, 30)
     assert after == build_hash(PASSWORD, after.split("$")[2])
+    wait_for("a login", lambda: log_in_by_password(guest["address"], tmp_path).stdout == "cirros\n", 30, pause=1)
     assert cloud.compute.get_server(server.id).status == "ACTIVE"
     wait_for("no run under way", lambda: not list(Path("/var/lib/kumo/runs").glob("run-*")), 30)
     folders = ("/var/log/kumo", "/var/lib/kumo", "/var/log/libvirt", "/run/kumo")
