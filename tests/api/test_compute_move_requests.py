@@ -42,6 +42,7 @@ OLD_LIVE = {"host": "b", "block_migration": True, "disk_over_commit": False}
         ("os-migrateLive", {"host": None, "block_migration": True}, "2.96", 202),
         ("migrate", None, "2.1", 202),
         ("migrate", {"host": "b"}, "2.55", 400),
+        ("migrate", {"host": None}, "2.1", 202),
         ("migrate", {"host": "b"}, "2.56", 202),
         ("migrate", {"host": None}, "2.56", 202),
         ("migrate", {"host": "a"}, "2.56", 400),

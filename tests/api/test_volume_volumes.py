@@ -269,6 +269,16 @@ def test_types(storage):
     assert storage.call("GET", "/types/default")["volume_type"]["name"] == "__DEFAULT__"
 
 
+def test_views_of_a_type_have_what_the_reference_s_have(storage):
+    """A creation tells whose it is, a change not even that; QoS is told where a type is looked at."""
+    shown = {"id", "name", "description", "is_public", "extra_specs"}
+    made = storage.call("POST", "/types", {"volume_type": {"name": "seen"}}, user="admin")["volume_type"]
+    assert set(made) == shown | {"os-volume-type-access:is_public"}
+    one, body = f"/types/{made['id']}", {"volume_type": {"description": "words"}}
+    assert set(storage.call("PUT", one, body, user="admin")["volume_type"]) == shown
+    assert set(storage.call("GET", one, user="admin")["volume_type"]) == set(made) | {"qos_specs_id"}
+
+
 def test_a_private_type_is_for_whom_it_is_granted(storage):
     body = {"volume_type": {"name": "ours", "os-volume-type-access:is_public": False}}
     made = storage.call("POST", "/types", body, user="admin")["volume_type"]

@@ -152,6 +152,7 @@ def build_configuration(cloud: Cloud, hosts: int) -> configparser.RawConfigParse
             # busybox's sh has no pipefail
             "ssh_shell_prologue": "set -eu; PATH=$$PATH:/sbin:/usr/sbin;",
         },
+        "scenario": {"target_dir": f"/home/{user}"},  # on the guest's disk: its /tmp is in memory
         "image": {"disk_formats": "qcow2,raw,iso,vmdk,vdi,vhd,vhdx", "container_formats": "bare"},
         "image-feature-enabled": {"import_image": "true"},
         "service_available": {

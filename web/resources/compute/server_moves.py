@@ -34,7 +34,9 @@ LIVE_FIELDS_2_1 = {
     "block_migration": field(BOOL, required=True),
     "disk_over_commit": field(BOOL, required=True),
 }
-MIGRATE_FIELDS = {"host": field(nullable(text(255, 1)), since("2.56"))}
+# Older requests name no host: the reference overlooks one, and the server would go elsewhere than its admin has said.
+MIGRATE_FIELDS = {"host": field(nullable(text(255, 1)))}
+MIGRATE_FIELDS_2_1 = {"host": field({"type": "null"})}
 RESIZE_FIELDS = {
     "flavorRef": field({"type": ["string", "integer"], "minLength": 1, "maxLength": 255}, required=True),
     "OS-DCF:diskConfig": field(one_of("AUTO", "MANUAL")),
@@ -253,7 +255,8 @@ def _action(permission: str, name: str, fields: dict | None, handler, status: in
 ROUTES = [
     _action(LIVE, "os-migrateLive", LIVE_FIELDS_2_1, live_migrate, until="2.24"),
     _action(LIVE, "os-migrateLive", LIVE_FIELDS, live_migrate, since="2.25"),
-    _action(COLD, "migrate", MIGRATE_FIELDS, migrate),
+    _action(COLD, "migrate", MIGRATE_FIELDS_2_1, migrate, until="2.55"),
+    _action(COLD, "migrate", MIGRATE_FIELDS, migrate, since="2.56"),
     _action(rule("compute:servers:resize", MEMBER), "resize", RESIZE_FIELDS, resize),
     _action(rule("compute:servers:confirm_resize", MEMBER), "confirmResize", None, confirm_resize, 204),
     _action(rule("compute:servers:revert_resize", MEMBER), "revertResize", None, revert_resize),

@@ -170,18 +170,20 @@ def remove_access(ctx: Context, type_id: str) -> None:
     ctx.session.delete(found)
 
 
-def view(ctx: Context, row: VolumeType) -> dict:
-    view = {
-        "id": row.id,
-        "name": row.name,
-        "description": row.description,
-        "is_public": row.is_public,
-        "os-volume-type-access:is_public": row.is_public,
-        "qos_specs_id": None,
-    }
+def view_changed(ctx: Context, row: VolumeType) -> dict:
+    """What a change of it answers."""
+    view = {"id": row.id, "name": row.name, "description": row.description, "is_public": row.is_public}
     if ctx.is_admin:
         view["extra_specs"] = dict(row.extra_specs)
     return view
+
+
+def view_made(ctx: Context, row: VolumeType) -> dict:
+    return {**view_changed(ctx, row), "os-volume-type-access:is_public": row.is_public}
+
+
+def view(ctx: Context, row: VolumeType) -> dict:
+    return {**view_made(ctx, row), "qos_specs_id": None}
 
 
 READ = rule("volume:types:read", ANYONE)
@@ -191,9 +193,9 @@ ONE = "/types/{type_id}"
 SHOWN = {"key": "volume_type"}
 ROUTES = [
     Route("GET", "/types", READ, None, index, view, key="volume_types"),
-    Route("POST", "/types", WRITE, FIELDS, create, view, **SHOWN),
+    Route("POST", "/types", WRITE, FIELDS, create, view_made, **SHOWN),
     Route("GET", ONE, READ, None, show, view, **SHOWN),
-    Route("PUT", ONE, WRITE, UPDATE_FIELDS, update, view, **SHOWN),
+    Route("PUT", ONE, WRITE, UPDATE_FIELDS, update, view_changed, **SHOWN),
     Route("DELETE", ONE, WRITE, None, delete, None, 202),
     Route("GET", ONE + "/extra_specs", SPECS_READ, None, index_specs),
     Route("POST", ONE + "/extra_specs", WRITE, SPECS_FIELDS, add_specs),
