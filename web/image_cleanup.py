@@ -25,6 +25,7 @@ def remove_unneeded(database, store_dir: str) -> list[str]:
         Server.offloaded_at.is_not(None),
         Server.rebuild_wanted > Server.observed_rebuild_done,
     )
+    unmade = or_(Volume.built_at.is_(None), Volume.reimage_wanted > Volume.observed_reimage_done)
     removed = []
     with database.read() as session:
         moves = sum("hypervisor" in roles for roles in session.scalars(select(Host.roles))) > 1
@@ -38,9 +39,7 @@ def remove_unneeded(database, store_dir: str) -> list[str]:
             rescued = (Server.rescue_image_id == image_id, Server.gone_at.is_(None), Server.deleted_at.is_(None))
             waiting = waiting or session.scalar(select(Server.id).where(*rescued).limit(1))
             waiting = waiting or session.scalar(
-                select(Volume.id)
-                .where(Volume.image_id == image_id, Volume.built_at.is_(None), Volume.deleted_at.is_(None))
-                .limit(1)
+                select(Volume.id).where(Volume.image_id == image_id, unmade, Volume.deleted_at.is_(None)).limit(1)
             )
         if row is not None and row.deleted_at is not None and waiting is None and remove_image(store_dir, image_id):
             removed.append(image_id)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from .capacity import SIZES, build_offer, read_candidates, read_hosts, read_local_gb
 from .errors import Conflict
 from .models import Host, Network, Port, Server
-from .models.hardware import boots_from_iso, build_hardware
+from .models.hardware import build_hardware
 from .moves import read_open_of_server
 from .reconcile.migration_status import is_cleaned, is_same_host
 from .scheduler import Company, Demand, NoValidHost, choose_host, explain
@@ -87,16 +87,12 @@ def read_physical_networks(host: Host) -> dict:
 def explain_made_of(server, live: bool) -> str | None:
     """Why the server cannot be copied to another host, and would lose something there; None where it can.
 
-    A config drive is written anew before a start, and a swap disk is made anew: what was on it means nothing to a guest
-    that was off. They are in the way of running guests only, which have them in use.
+    A config drive is written anew before a start: it is in the way of running guests only, which have it in use.
+    Ephemeral disks and swap go with it as its root disk does; an ISO is in every host's cache.
     """
-    disks = server.disks or {}
     hardware = build_hardware(server.image_properties or {}, server.flavor.get("extra_specs") or {})
     has = {
-        "an ephemeral disk": disks.get("ephemeral"),
-        "a swap disk": disks.get("swap_mb") and live,
         "a config drive": server.config_drive and live,
-        "an ISO that it boots from": boots_from_iso(server),
         "UEFI variables": hardware.get("firmware") == "uefi",
     }
     kept = [name for name, there in has.items() if there]

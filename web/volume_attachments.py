@@ -217,13 +217,18 @@ def build_image_metadata(image: Image) -> dict:
     return {**properties, **shown, "image_id": image.id, "image_name": image.name or ""}
 
 
+def check_image_size(size_gb: int, image: Image) -> None:
+    """BadRequest where the image needs a larger disk than the volume's."""
+    needed = max(-(-(image.virtual_size or image.size or 0) // GIB), image.min_disk or 0)
+    if size_gb < needed:
+        raise BadRequest(
+            f"Invalid input received: Size of specified image {needed}GB is larger than volume size {size_gb}GB."
+        )
+
+
 def _check_source_size(size_gb: int, image, snapshot, source_volume) -> None:
     if image is not None:
-        needed = max(-(-(image.virtual_size or image.size or 0) // GIB), image.min_disk or 0)
-        if size_gb < needed:
-            raise BadRequest(
-                f"Invalid input received: Size of specified image {needed}GB is larger than volume size {size_gb}GB."
-            )
+        check_image_size(size_gb, image)
     if snapshot is not None and size_gb < snapshot.size_gb:
         raise BadRequest(
             f"Invalid input received: Volume size '{size_gb}'GB cannot be smaller than the snapshot size "
@@ -256,7 +261,8 @@ def reserve_attachment(
 
     BadRequest in the reference's words where the volume's status forbids it. Tells the storage host.
     """
-    usable = ("available", "creating", "downloading") if waits else ("available",)
+    making = waits and volume.built_at is None  # one whose content is made anew is `downloading`, too
+    usable = ("available", "creating", "downloading") if making else ("available",)
     if volume.status not in usable:
         raise BadRequest(
             f"Invalid volume: Volume {volume.id} status must be available or downloading to reserve, "
@@ -292,25 +298,27 @@ def replace_attachments(session: Session, server_id: str, request_id: str | None
     guests, whatever a host that was given up still does.
     """
     found = session.scalars(select(VolumeAttachment).where(VolumeAttachment.server_id == server_id)).all()
-    replaced = 0
-    for old in found:
-        volume = session.get(Volume, old.volume_id)
-        if old.deleted_at is None:
-            new = VolumeAttachment(
-                id=new_uuid(),
-                password=secrets.token_hex(8),
-                replaced=True,
-                **{name: getattr(old, name) for name in KEPT_OF_ATTACHMENT},
-            )
-            new.username = new.id.replace("-", "")
-            session.add(new)
-            replaced += 1
-        old.deleted_at = old.deleted_at or now()
-        old.observed_attached, old.delete_with_server, old.replaced = False, False, True
-        volume.updated_at = now()
-        refresh_volume(session, volume)
-        touch(session, volume.host_id, request_id)
-    return replaced
+    return sum(replace_attachment(session, old, request_id) for old in found)
+
+
+def replace_attachment(session: Session, old: VolumeAttachment, request_id: str | None = None) -> bool:
+    """Another target with other credentials in the place of one; whether that was still wanted."""
+    volume, wanted = session.get(Volume, old.volume_id), old.deleted_at is None
+    if wanted:
+        new = VolumeAttachment(
+            id=new_uuid(),
+            password=secrets.token_hex(8),
+            replaced=True,
+            **{name: getattr(old, name) for name in KEPT_OF_ATTACHMENT},
+        )
+        new.username = new.id.replace("-", "")
+        session.add(new)
+    old.deleted_at = old.deleted_at or now()
+    old.observed_attached, old.delete_with_server, old.replaced = False, False, True
+    volume.updated_at = now()
+    refresh_volume(session, volume)
+    touch(session, volume.host_id, request_id)
+    return wanted
 
 
 def release_attachments(session: Session, server_id: str) -> None:

@@ -236,7 +236,8 @@ def _report(document: dict, seen: dict[str, dict]) -> dict:
     merged: dict = {"generation": document["generation"], "pending": False}
     for name, observed in seen.items():
         report = dict(getattr(_section(name), f"report_{name}")(document, observed))
-        merged["pending"] = merged["pending"] or bool(report.pop("pending", False))
+        pending = bool(report.pop("pending", False))  # out of it whatever the others say: one that waits is enough
+        merged["pending"] = merged["pending"] or pending
         for key, value in report.items():
             if isinstance(value, dict) and isinstance(merged.get(key), dict):
                 merged[key] = {**merged[key], **value}

@@ -1,8 +1,8 @@
 """A guest's ephemeral disks and swap: qcow2 files of their own, formatted, without ever being mounted or probed.
 
-Owns ``servers/<id>/disk.eph<n>`` and ``disk.swap``. Made once, before the guest; they live as long as it does, but for
-swap, which is made anew where a guest comes to while it is off. Tools of file systems run on a file that was made a
-moment ago and holds nothing. Next rooms: ``disks.py``,
+Owns ``servers/<id>/disk.eph<n>`` and ``disk.swap``. Made once, before the guest; they live as long as it does, and go
+with it to another host (``incoming.py``), but for swap of a guest that was off, which is made anew there. Tools of
+file systems run on a file that was made a moment ago and holds nothing. Next rooms: ``disks.py``,
 ``guest_hardware.py``.
 """
 
@@ -54,6 +54,17 @@ def apply_extra(server: dict, directory: Path) -> None:
 def apply_swap(server: dict, directory: Path) -> None:
     """The swap disk of a guest that was off when it came from another host; an ephemeral disk is not made anew."""
     apply_extra({**server, "ephemeral_gb": [], "ephemeral_formats": []}, directory)
+
+
+def apply_blank(server: dict, directory: Path) -> None:
+    """Empty files of their sizes, not formatted: what is on them comes from another host."""
+    for one in build_wanted(server):
+        path, part = directory / one["file"], directory / f".{one['file']}.part"
+        if not path.exists():
+            part.unlink(missing_ok=True)
+            disks.run_qemu_img("create", "-q", "-f", "qcow2", str(part), str(one["size"]))
+            os.chmod(part, 0o600)
+            os.replace(part, path)
 
 
 def find_lost(server: dict, directory: Path) -> list[str]:

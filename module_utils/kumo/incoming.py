@@ -1,7 +1,8 @@
-"""The side that a guest comes to: room for it, passwords of its volumes, the copy of its disk. Starts nothing.
+"""The side that a guest comes to: room for it, passwords of its volumes, the copies of its disks. Starts nothing.
 
 A disk that was copied is another host's bytes: its header must be that of a qcow2 file over this very host's copy of
-the image before any tool opens it (security cases 1 and 6). Decides nothing (``moves.py`` plans). Next rooms:
+the image (an ephemeral disk, and the root disk beside an ISO: over nothing) before any tool opens it (security cases 1
+and 6). Decides nothing (``moves.py`` plans). Next rooms:
 ``outgoing.py``, the other side; ``guests.py``, once the guest is here.
 """
 
@@ -52,6 +53,7 @@ def apply_prepare(document: dict, server: dict) -> None:
         if server["incoming"]["kind"] == "live":
             if base:
                 disks.apply_disk(document, server, directory)
+            extra_disks.apply_blank(server, directory)
             guest_volumes.apply_keep(server["volumes"])
     except KumoError as error:
         # Told as the move's failure, not as this run's; what was made goes with the tombstone that follows.
@@ -82,8 +84,9 @@ def _check_room(document: dict, server: dict, base: dict | None) -> None:
         raise KumoError(f"this host has {free} MiB of memory free; the guest needs {server['memory_mb']} MiB")
     room = os.statvfs(guests.build_directory(document, server["id"]))
     free = room.f_bavail * room.f_frsize
-    if base and free < base["size"]:
-        raise KumoError(f"this host has {free} bytes free for disks; the guest's may grow to {base['size']}")
+    needed = (base["size"] if base else 0) + sum(one["size"] for one in extra_disks.build_wanted(server))
+    if free < needed:
+        raise KumoError(f"this host has {free} bytes free for disks; the guest's may grow to {needed}")
 
 
 def _check_bridges(document: dict, server: dict) -> None:
@@ -118,8 +121,8 @@ def drop_secrets_of(document: dict, server_id: str) -> None:
 
 
 def apply_receive(document: dict, server: dict) -> None:
-    """Copy its disk from the other host, a task; what is on volumes is there already."""
-    if not guest_volumes.has_local_root(server):
+    """Copy its disks from the other host, a task; what is on volumes is there already."""
+    if not moves.build_copied(server):
         _finish(document, server)
         return
     tasks.apply_forget(document, moves.RECEIVE, server["id"])
@@ -127,43 +130,58 @@ def apply_receive(document: dict, server: dict) -> None:
     tasks.wait(document, moves.RECEIVE, server["id"], time.monotonic() + RECEIVE_WAIT_S)
 
 
-def build_source(offer: dict) -> list[str]:
+def build_source(offer: dict, file: str = "disk") -> list[str]:
     """qemu-img's words that name an offered disk, as the bytes it is of: nobody looks for a format in them."""
     if not offer.get("address") or not offer.get("port") or not offer.get("name"):
         raise KumoError("the other host offers no disk")
     source = {"driver": "raw", "file.driver": "nbd", "file.host": offer["address"], "file.port": str(offer["port"])}
-    source |= {"file.export": offer["name"], "file.tls-creds": "tls"}
+    source |= {"file.export": outgoing.build_name(offer["name"], file), "file.tls-creds": "tls"}
     options = ",".join(f"{name}={value.replace(',', ',,')}" for name, value in source.items())
     return ["--object", outgoing.build_credentials("client"), "--image-opts", options]
 
 
-def _read_offered_size(offer: dict) -> int:
-    """How many bytes the other host offers."""
-    return json.loads(disks.run_qemu_img("info", "--output=json", *build_source(offer)))["virtual-size"]
+def _read_offered_size(offer: dict, file: str) -> int:
+    """How many bytes the other host offers of a disk."""
+    return json.loads(disks.run_qemu_img("info", "--output=json", *build_source(offer, file)))["virtual-size"]
 
 
 def _copy(document: dict, server: dict, progress) -> None:
-    """The whole of a task: copy, look at what came, keep it."""
-    kept = guests.read_kept(document, server["id"])
+    """The whole of a task: copy, look at what came, keep it. What was kept before this was cut short is copied anew."""
     directory, offer = guests.build_directory(document, server["id"]), server["incoming"]["offer"]
-    part = directory / ".disk.part"
-    part.unlink(missing_ok=True)
-    try:
-        size = _read_offered_size(offer)
-        room = os.statvfs(directory)
-        if room.f_bavail * room.f_frsize < size:
-            raise KumoError(f"this host has {room.f_bavail * room.f_frsize} bytes free; the disk that comes has {size}")
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"):
-            pass
-        _run_copy(["qemu-img", "convert", "-p", "-O", "raw", *build_source(offer), str(part)], size, progress)
-        check_overlay(part, str(images.build_image_path(document, kept["disk"]["image"])), kept["disk"]["driver"])
-        disks.run_qemu_img("check", "-q", "-f", "qcow2", str(part), seconds=COPY_SECONDS)
-        with open(part, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(part, directory / "disk")
-    finally:
+    names = [row["file"] for row in moves.build_copied(server)]
+    sizes = {name: _read_offered_size(offer, name) for name in names}
+    total, done, room = sum(sizes.values()), 0, os.statvfs(directory)
+    if room.f_bavail * room.f_frsize < total:
+        raise KumoError(f"this host has {room.f_bavail * room.f_frsize} bytes free; what comes has {total}")
+    for name in names:
+        part = directory / f".{name}.part"
         part.unlink(missing_ok=True)
+        try:
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"):
+                pass
+            command = ["qemu-img", "convert", "-p", "-O", "raw", *build_source(offer, name), str(part)]
+            _run_copy(command, sizes[name], lambda copied, _, before=done: progress(before + copied, total))
+            check_disk(document, server, name, part)
+            disks.run_qemu_img("check", "-q", "-f", "qcow2", str(part), seconds=COPY_SECONDS)
+            with open(part, "rb") as stream:
+                os.fsync(stream.fileno())
+            os.replace(part, directory / name)
+        finally:
+            part.unlink(missing_ok=True)
+        done += sizes[name]
     _finish(document, server)
+
+
+def check_disk(document: dict, server: dict, name: str, part: Path) -> None:
+    """KumoError unless what came is what such a disk of the server is."""
+    if name == "disk" and not server["iso"]:
+        kept = guests.read_kept(document, server["id"])
+        check_overlay(part, str(images.build_image_path(document, kept["disk"]["image"])), kept["disk"]["driver"])
+        return
+    found = check_overlay(part, None, None)
+    for one in extra_disks.build_wanted(server):
+        if one["file"] == name and found["virtual_size"] != one["size"]:
+            raise KumoError(f"the {name} that came is one of {found['virtual_size']} bytes; it has {one['size']}")
 
 
 def _run_copy(command: list[str], size: int, progress) -> None:
@@ -180,14 +198,15 @@ def _run_copy(command: list[str], size: int, progress) -> None:
         raise KumoError(f"the disk could not be copied: {errors or f'qemu-img ended with {child.returncode}'}")
 
 
-def check_overlay(path: Path, base: str, driver: str) -> None:
-    """KumoError unless ``path`` is a qcow2 file that lies over ``base`` and refers to nothing else."""
+def check_overlay(path: Path, base: str | None, driver: str | None) -> dict:
+    """What its header says; KumoError unless it is a qcow2 file that lies over ``base`` and refers to nothing else."""
     with open(path, "rb") as stream:
         found = image_formats.parse_overlay(stream.read(image_formats.HEAD_BYTES))
     if found["backing"] != base or found["backing_format"] != driver:
         raise KumoError(
             f"the disk that came lies over {found['backing']!r} ({found['backing_format']}); here its image is {base}"
         )
+    return found
 
 
 def _finish(document: dict, server: dict) -> None:

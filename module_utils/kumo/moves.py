@@ -7,13 +7,23 @@ another id. Next rooms: ``incoming.py``, ``outgoing.py`` and ``backups.py`` carr
 
 from __future__ import annotations
 
-from . import following, guest_volumes
+from . import following, guest_hardware, guest_volumes
 from .errors import KumoError
 
 SEND, OFFER, RECEIVE, KEEP = "send", "offer", "receive", "keep"
 KINDS = (SEND, OFFER, RECEIVE, KEEP, following.ARRIVE)
 OFF = ("shutoff", "crashed", None)
 GIB = 1 << 30
+
+
+def build_disks(server: dict) -> list[dict]:
+    """[{file, target, bus}] of the guest's disks that are files of its host: what has to go with it."""
+    return guest_hardware.build_local_disks(server, guest_volumes.has_local_root(server))
+
+
+def build_copied(server: dict) -> list[dict]:
+    """Those of them that are copied while the guest is off: what is on its swap means nothing then."""
+    return [row for row in build_disks(server) if row["file"] != guest_hardware.SWAP]
 
 
 def build_move(server: dict, side: str, **more) -> dict:
@@ -114,7 +124,7 @@ def plan_incoming(server: dict, seen: dict, kept: dict | None) -> list[tuple]:
     task = seen["tasks"].get(RECEIVE)
     if task:
         return [("note_failure", {"kind": RECEIVE, "error": task["error"]}, "", f"failed: {task['error']}\n")]
-    return [("receive", {}, "", f"its disk, from {offer.get('address')}\n")]
+    return [("receive", {}, "", f"its disks, from {offer.get('address')}\n")]
 
 
 def _plan_secrets(server: dict, seen: dict) -> list[tuple]:
@@ -168,12 +178,12 @@ def plan_outgoing_cold(document: dict, server: dict, seen: dict, kept: dict) -> 
     move = find_move(kept, "out", order)
     if move and move["state"] == "failed":
         return []
-    if guest_volumes.has_local_root(server) and not document["settings"].get("tunnel_address"):
+    if build_copied(server) and not document["settings"].get("tunnel_address"):
         error = "this host has no address between hosts (settings.tunnel_address)"
         return [("note_failure", {"kind": OFFER, "error": error}, "", f"failed: {error}\n")]
-    if is_under_way(seen, OFFER) or (move and not guest_volumes.has_local_root(server)):
+    if is_under_way(seen, OFFER) or (move and not build_copied(server)):
         return []
-    return [("offer", {}, "", "its disk is offered to the other host\n")]
+    return [("offer", {}, "", "its disks are offered to the other host\n")]
 
 
 def plan_held(seen: dict, kept: dict | None) -> list[tuple]:

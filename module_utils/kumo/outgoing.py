@@ -2,20 +2,22 @@
 
 Both ways are TLS with certificates of the cloud's own CA, on the address between hosts only. A running guest goes
 peer to peer: a task of its own only asks, libvirtd does it, and goes on where that task is killed. An offer is
-qemu-nbd, read-only, of the bytes of the disk's file: the destination takes the file as it is (``incoming.py``), a
-layer over the same image, so that only what the guest has written goes over the wire. Decides nothing
+QEMU's storage daemon, read-only, with the bytes of the disks' files: the destination takes them as they are
+(``incoming.py``), the root disk a layer over the same image, so that only what the guest has written goes over the
+wire. Decides nothing
 (``moves.py`` plans).
 """
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import socket
 import time
 from pathlib import Path
 
-from . import guest_hardware, guest_volumes, guests, libvirt_connection, moves, names, routers, tasks
+from . import guests, libvirt_connection, moves, names, routers, tasks
 from .errors import KumoError
 from .libvirt_connection import libvirt
 
@@ -39,14 +41,18 @@ def build_credentials(end: str) -> str:
     return f"tls-creds-x509,id=tls,dir={CERTIFICATES},endpoint={end},verify-peer=yes"
 
 
-def build_send(server: dict, has_disk: bool) -> list[str]:
-    """virsh's words that move a running guest: its local disk is copied, its volumes are reached from there."""
+def build_send(server: dict) -> list[str]:
+    """virsh's words that move a running guest: its local disks are copied, its volumes are reached from there.
+
+    CD-ROMs are not: the destination has the ISO in its own cache of images.
+    """
     address = ipaddress.ip_address(server["outgoing"]["address"])
     host = f"[{address}]" if address.version == 6 else str(address)
     # Writes of the guest wait for the other host, so that the copy ends however much is written; memory that changes
     # faster than it is sent slows the guest down.
     storage = ["--copy-storage-inc", "--copy-storage-synchronous-writes", "--migrate-disks"]
-    storage = [*storage, guest_hardware.choose_root_target(server)] if has_disk else []
+    disks = [row["target"] for row in moves.build_disks(server)]
+    storage = [*storage, ",".join(disks)] if disks else []
     return [
         "virsh", "-q", "-c", libvirt_connection.URI, "migrate", "--live", "--p2p", "--persistent", "--undefinesource",
         "--tls", "--auto-converge", "--abort-on-error", *storage, "--migrateuri", f"tcp://{host}",
@@ -63,7 +69,7 @@ def apply_send(document: dict, server: dict) -> None:
         guests.note_failure(document, server["id"], str(error), moves.build_move(server, "out"))
         return
     guests.store(document, server["id"], {"move": moves.build_move(server, "out")})
-    command = build_send(server, guest_volumes.has_local_root(server))
+    command = build_send(server)
 
     def send(progress):
         with tasks.running_child(command) as child:
@@ -114,40 +120,51 @@ def read_job(domain) -> dict:
 
 
 def apply_offer(document: dict, server: dict) -> None:
-    """Offer the disk of a guest that is off, for as long as the document says so; one without a disk is ready."""
+    """Offer the disks of a guest that is off, for as long as the document says so; one without any is ready."""
     move = moves.build_move(server, "out")
-    if not guest_volumes.has_local_root(server):
+    directory = guests.build_directory(document, server["id"])
+    disks = [directory / row["file"] for row in moves.build_copied(server)]
+    if not disks:
         guests.store(document, server["id"], {"move": move})
         return
     try:
         check_certificates()
-        disk = guests.build_directory(document, server["id"]) / "disk"
-        if not disk.exists():
-            raise KumoError(f"the disk of server {server['id']} is gone from {disk.parent}")
+        for disk in disks:
+            if not disk.exists():
+                raise KumoError(f"{disk.name} of server {server['id']} is gone from {directory}")
         address = document["settings"]["tunnel_address"]
         port = choose_port(address)
     except KumoError as error:
         guests.note_failure(document, server["id"], str(error), move)
         return
     guests.store(document, server["id"], {"move": {**move, "port": port}})
-    command = build_offer(address, port, server["outgoing"]["migration"], disk)
+    command = build_offer(address, port, server["outgoing"]["migration"], disks)
 
     def offer(progress):
         with tasks.running_child(command) as child:
             errors = child.communicate()[1][-ERROR_BYTES:].decode(errors="replace").strip()
-        raise KumoError(errors or f"qemu-nbd ended with {child.returncode}")
+        raise KumoError(errors or f"qemu-storage-daemon ended with {child.returncode}")
 
     tasks.apply_forget(document, moves.OFFER, server["id"])
     tasks.apply_start(document, moves.OFFER, server["id"], offer)
     _wait_for_offer(document, server["id"], address, port)
 
 
-def build_offer(address: str, port: int, name: str, disk: Path) -> list[str]:
-    """qemu-nbd's words that show a file's bytes to hosts of this cloud."""
-    return [
-        "qemu-nbd", "--read-only", "--persistent", "--shared=2", "--format=raw", f"--bind={address}", f"--port={port}",
-        f"--export-name={name}", "--object", build_credentials("server"), "--tls-creds=tls", str(disk),
-    ]  # fmt: skip
+def build_name(migration: str, file: str) -> str:
+    """The name that a disk is offered under; the root disk's is the migration's id."""
+    return migration if file == "disk" else f"{migration}.{file}"
+
+
+def build_offer(address: str, port: int, migration: str, disks: list[Path]) -> list[str]:
+    """The storage daemon's words that show files' bytes to hosts of this cloud: nobody looks for a format in them."""
+    words = ["qemu-storage-daemon", "--object", build_credentials("server")]
+    words += ["--nbd-server", f"addr.type=inet,addr.host={address},addr.port={port},tls-creds=tls"]
+    for number, disk in enumerate(disks):
+        node = {"driver": "file", "node-name": f"disk{number}", "filename": str(disk), "read-only": True}
+        words += ["--blockdev", json.dumps(node)]
+        export = f"type=nbd,id=export{number},node-name=disk{number},name={build_name(migration, disk.name)}"
+        words += ["--export", export]
+    return words
 
 
 def choose_port(address: str) -> int:

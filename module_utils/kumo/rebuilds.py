@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 
 from . import disks, guest_volumes, guests, libvirt_connection
-from .errors import KumoError
 from .libvirt_connection import call
 
 
@@ -27,16 +26,25 @@ def plan_rebuild(server: dict, seen: dict, kept: dict) -> tuple[list[tuple], dic
     """(verbs, what is seen, what is kept) as after them. While the image is fetched the guest goes on as it is."""
     if not is_wanted(server, kept) or seen["fetching"]:
         return [], seen, kept
-    if not guest_volumes.has_local_root(server):
-        raise KumoError(f"server {server['id']}: its root disk is a volume, which is not made anew")
+    local = guest_volumes.has_local_root(server)
     texts = [f"root disk of image {(kept['disk'] or {}).get('image')}\n", f"root disk of image {server['image']}\n"]
-    after = {**seen, "defined": True, "disk": True, "state": "shutoff", "reason": "destroyed", "job": {}}
+    if not local:
+        texts = ["guest on its volume\n", "guest on its volume, defined and started anew\n"]
+    after = {**seen, "defined": True, "disk": local, "state": "shutoff", "reason": "destroyed", "job": {}}
     after |= {"nics": None, "volumes": None, "disk_size": None}
     return [("rebuild", {}, *texts)], after, {**kept, **build_done(server)}
 
 
 def apply_rebuild(document: dict, server: dict) -> None:
-    """Make the new disk, cut the power, put the one in the other's place; power's plan starts the guest."""
+    """Make the new disk, cut the power, put the one in the other's place; power's plan starts the guest.
+
+    A root disk that is a volume is what its storage host has made of it (``reimages.py``), or as it was.
+    """
+    if not guest_volumes.has_local_root(server):
+        _apply_off(server)
+        guests.store(document, server["id"], build_done(server))
+        guests.apply_redefine(document, server)
+        return
     directory = guests.build_directory(document, server["id"])
     part, base = disks.apply_part(document, server, directory)
     _apply_off(server)

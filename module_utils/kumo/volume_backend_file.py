@@ -100,6 +100,11 @@ def apply_finish(storage: dict, kind: str, object_id: str) -> None:
     os.replace(_part(storage, object_id), build_path(storage, kind, object_id))
 
 
+def apply_replace(storage: dict, volume_id: str) -> None:
+    """What apply_begin made is whole, in the place of the volume: the blocks of that one go as with a deletion."""
+    apply_finish(storage, "volume", volume_id)
+
+
 def apply_create(storage: dict, volume_id: str, size: int) -> None:
     """A whole volume of zeros."""
     apply_begin(storage, volume_id, size)

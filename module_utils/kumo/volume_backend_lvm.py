@@ -143,6 +143,13 @@ def plan_finish(owned: dict, storage: dict, kind: str, object_id: str) -> list[l
     return []
 
 
+def plan_replace(owned: dict, volume_id: str) -> list[str]:
+    """The names that go before a part takes their place; KumoError where there is no part, and nothing goes then."""
+    if build_name(PART, volume_id) not in owned:
+        raise KumoError(f"nothing was begun that could take the place of volume {volume_id}")
+    return [name for name in (build_name("volume", volume_id),) if name in owned]
+
+
 def plan_extend(owned: dict, storage: dict, name: str, size: int) -> list[list[str]]:
     """The commands that make it as large as ``size`` bytes; none where it is."""
     if name not in owned:
@@ -224,6 +231,14 @@ def apply_finish(storage: dict, kind: str, object_id: str) -> None:
     """What apply_begin made is whole."""
     for command in plan_finish(_read_owned(storage), storage, kind, object_id):
         _ask(*command)
+
+
+def apply_replace(storage: dict, volume_id: str) -> None:
+    """What apply_begin made is whole, in the place of the volume. Snapshots of thin volumes stay without them."""
+    owned = _read_owned(storage)
+    for name in plan_replace(owned, volume_id):
+        _remove(storage, name, owned[name]["lv_active"] == "active")
+    apply_finish(storage, "volume", volume_id)
 
 
 def apply_snapshot(storage: dict, snapshot_id: str, volume_id: str) -> bool:

@@ -1,21 +1,31 @@
 """The section volumes: volumes and snapshots of a storage host, made, copied, extended, removed.
 
-Removes only what the document says is absent; what it does not know is an orphan. Copies are tasks of
-their own. Backends are ``volume_backend_*.py`` (docs/storage-backends.md); next: ``exports.py``, which offers them.
+Removes only what the document says is absent; what it does not know is an orphan. Copies are tasks of their own, as
+is what ``reimages.py`` makes anew. Backends are ``volume_backend_*.py`` (docs/storage-backends.md); next:
+``exports.py``, which offers them.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from pathlib import Path
 
-from . import host_facts, image_formats, images, tasks, tgt, volume_backend_file, volume_backend_lvm
+from . import (
+    disk_copies,
+    host_facts,
+    image_formats,
+    images,
+    reimages,
+    tasks,
+    tgt,
+    volume_backend_file,
+    volume_backend_lvm,
+)
 from .core import Action, state_path
 from .errors import KumoError
 
 SECTION = "volumes"
+LAST = ("extend", "reimage")  # of verbs: what is still to be made of a volume as it is comes before
 PARALLEL = False
 KIND = "volume"
 GIB = 1 << 30
@@ -54,7 +64,7 @@ def build_backing_path(document: dict, volume_id: str) -> str:
 
 
 def read_volumes(document: dict) -> dict:
-    """{id: {state, size_gb, progress, error, task_failed, unfinished}}, and ``_pool``, ``_orphans``, ``_leftovers``.
+    """{id: {state, size_gb, progress, error, task_failed, unfinished, reimage}}; of the host ``_pool`` and others.
 
     Where the backend cannot be read, ``_problem`` says why and nothing is known of any volume: one host's guests do
     not wait for its disks.
@@ -73,6 +83,7 @@ def read_volumes(document: dict) -> dict:
     observed["_host"] = {} if document["settings"]["hypervisor"] else host_facts.read_machine(document)
     # Tasks before what they make: a copy that is finished between the two looks must not read as one never begun.
     records = {record["object_id"]: record for record in tasks.read_tasks(document, KIND).values()}
+    remaking = {record["object_id"]: record for record in tasks.read_tasks(document, reimages.KIND).values()}
     try:
         contents = BACKENDS[storage["backend"]].read_contents(storage)
     except KumoError as error:
@@ -80,14 +91,16 @@ def read_volumes(document: dict) -> dict:
     whole, unfinished = contents["objects"], contents["unfinished"]
     rows = [*document["volumes"], *document["snapshots"]]
     known = {row["id"] for row in rows}
-    running = {object_id for object_id, record in records.items() if record["state"] == "running"}
+    tasks_of_all = [*records.values(), *remaking.values()]
+    running = {record["object_id"] for record in tasks_of_all if record["state"] == "running"}
     for object_id in sorted(known):
-        observed[object_id] = _read_state(whole.get(object_id), records.get(object_id), object_id in unfinished)
+        seen = _read_state(whole.get(object_id), records.get(object_id), object_id in unfinished)
+        observed[object_id] = {**seen, "reimage": reimages.read_reimage(document, object_id, remaking.get(object_id))}
     observed["_pool"] = {"backend": storage["backend"], **contents["pool"]}
     observed["_problem"] = None
     observed["_orphans"] = sorted(set(whole) - known)
     observed["_leftovers"] = sorted(unfinished - running - known - set(whole))
-    observed["_tasks"] = {tasks.build_task_id(KIND, key): record for key, record in records.items()}
+    observed["_tasks"] = {tasks.build_task_id(record["kind"], record["object_id"]): record for record in tasks_of_all}
     return observed
 
 
@@ -121,7 +134,10 @@ def plan_volumes(document: dict, observed: dict) -> list[Action]:
             actions.append(Action(SECTION, row["id"], "delete", {}, _text(kind, seen["size_gb"]), ""))
     for kind, row in present:
         try:
-            if kind == "volume" and observed[row["id"]]["state"] == "available":
+            remade = _plan_reimage(document, row, observed) if kind == "volume" else None
+            if remade is not None:
+                actions += remade
+            elif kind == "volume" and observed[row["id"]]["state"] == "available":
                 actions += _plan_size(document, row, observed)
             else:
                 actions += _plan_present(kind, row, observed, exported)
@@ -129,7 +145,23 @@ def plan_volumes(document: dict, observed: dict) -> list[Action]:
             actions.append(Action(SECTION, row["id"], "refuse", {"error": str(error)}))
     for object_id in observed["_leftovers"]:
         actions.append(Action(SECTION, object_id, "discard", {}, "half-made volume\n", ""))
-    return sorted(actions, key=lambda action: action.verb == "extend")
+    return sorted(actions, key=lambda action: action.verb in LAST)
+
+
+def _plan_reimage(document: dict, row: dict, observed: dict) -> list[Action] | None:
+    """What makes the volume's content anew; None where that is not wanted, and it is as any other."""
+    seen = observed[row["id"]]
+    if not reimages.is_wanted(row, seen):
+        if (seen["reimage"]["task"] or {}).get("state") == "failed":  # killed after its last step
+            return [Action(SECTION, row["id"], "forget", {}, "task reimage\n", "")]
+        return None
+    first = _find_waiting(document, observed, row["id"])
+    if row["reimage"]["idle"] and any(observed[object_id]["state"] == "creating" for object_id in first):
+        return []
+    steps = reimages.plan_reimage(row, seen, _parse_size("volume", row), first)
+    actions = [Action(SECTION, row["id"], *step) for step in steps]
+    checks = not row["reimage"]["idle"] and seen["state"] == "available"  # it is still in use, and may grow
+    return actions + (_plan_size(document, row, observed) if checks else [])
 
 
 def _find_waiting(document: dict, observed: dict, volume_id: str) -> list[str]:
@@ -166,7 +198,7 @@ def _plan_present(kind: str, row: dict, observed: dict, exported: set) -> list[A
     seen, size_gb = observed[row["id"]], _parse_size(kind, row)
     after = _text(kind, size_gb)
     if seen["state"] == "failed":
-        return [Action(SECTION, row["id"], "refuse", {"error": seen["error"], "forget": True})]
+        return [Action(SECTION, row["id"], "refuse", {"error": seen["error"], "forget": KIND})]
     if seen["state"] in ("creating", "available"):
         return []
     if kind == "snapshot":
@@ -197,10 +229,15 @@ def apply_volumes(document: dict, action: Action) -> None:
     backend, args, object_id = BACKENDS[storage["backend"]] if storage else None, action.args, action.object_id
     if action.verb == "refuse":
         if args.get("forget"):
-            tasks.apply_forget(document, KIND, object_id)
+            tasks.apply_forget(document, args["forget"], object_id)
         raise KumoError(args["error"])
-    if action.verb in ("delete", "discard"):
+    if action.verb == "check_image":
+        reimages.apply_check(document, object_id, args)
+    elif action.verb == "forget":
+        tasks.apply_forget(document, reimages.KIND, object_id)
+    elif action.verb in ("delete", "discard"):
         tasks.apply_end(document, KIND, object_id)
+        reimages.apply_forget(document, object_id)
         _close(storage, str(backend.build_path(storage, "volume", object_id)))
         backend.apply_delete(storage, object_id)
     elif action.verb == "extend":
@@ -208,6 +245,12 @@ def apply_volumes(document: dict, action: Action) -> None:
             return  # a copy of it has just begun: the next call goes on
         _check_room(storage, backend)
         backend.apply_extend(storage, object_id, args["size_gb"] * GIB)
+    elif action.verb == "reimage":
+        if _has_task(document, args["first"]):
+            return  # a copy of what it holds has just begun: the next call goes on
+        _check_room(storage, backend)
+        _close(storage, str(backend.build_path(storage, "volume", object_id)))
+        reimages.apply_start(document, storage, backend, object_id, args)
     elif action.verb == "create":
         _check_room(storage, backend)
         backend.apply_create(storage, object_id, args["size_gb"] * GIB)
@@ -285,40 +328,10 @@ def _start_copy(document: dict, storage: dict, kind: str, object_id: str, size: 
 
     def copy(progress) -> None:
         target = backend.apply_begin(storage, object_id, size)
-        apply_copy(source, driver, target, size, progress)
+        disk_copies.apply_copy(source, driver, target, size, progress)
         backend.apply_finish(storage, kind, object_id)
 
     tasks.apply_start(document, KIND, object_id, copy)
-
-
-def apply_copy(source: Path, driver: str, target: Path, size: int, progress) -> None:
-    """Copy a disk of a format that is said into ``target``, which reads as zeros, with progress."""
-    command = ["qemu-img", "convert", "-p", "-n", "--target-is-zero", "-f", driver, "-O", "raw"]
-    command += ["-t", "none", "-T", "none"] if os.access(source, os.R_OK) and _takes_direct(target) else []
-    running = subprocess.Popen(
-        [*command, str(source), str(target)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
-    )
-    text = b""
-    while part := os.read(running.stdout.fileno(), 256):
-        text = (text + part)[-64:]
-        found = re.findall(rb"\((\d+\.\d+)/100%\)", text)
-        if found:
-            progress(int(size * float(found[-1]) / 100), size)
-    problem = running.stderr.read().decode(errors="replace").strip()
-    if running.wait():
-        raise KumoError(f"qemu-img convert failed: {problem[:500]}")
-
-
-def _takes_direct(path: Path) -> bool:
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_DIRECT))
-    except OSError:
-        return False
-    return True
 
 
 def report_volumes(document: dict, observed: dict) -> dict:
@@ -327,10 +340,15 @@ def report_volumes(document: dict, observed: dict) -> dict:
     for key in ("volumes", "snapshots"):
         for row in document[key]:
             seen = observed.get(row["id"])
+            if seen is not None and key == "volumes":
+                seen = {**seen, **reimages.build_state(row, seen)}
             if seen is None or seen["state"] == "missing":
                 continue
             report[key][row["id"]] = {name: seen[name] for name in ("state", "size_gb", "progress", "error")}
-            report["pending"] = report["pending"] or seen["state"] == "creating"
+            if row.get("reimage"):
+                report[key][row["id"]]["reimage_done"] = seen["reimage"]["done"]
+            remade = reimages.is_running(seen)
+            report["pending"] = report["pending"] or remade or (seen["state"] == "creating" and not row.get("reimage"))
     if observed["_host"]:
         report["host"] = observed["_host"]
     if observed["_pool"] is not None:

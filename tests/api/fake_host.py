@@ -23,6 +23,9 @@ class FakeHost:
         self.down: str | None = None
         self.volumes: dict[str, dict] = {}  # volumes and snapshots, as a storage host has them
         self.copying: set[str] = set()  # ids of volumes that take their time
+        self.contents: dict[str, str] = {}  # of volumes: what was made of them anew
+        self.reimaged: dict[str, int] = {}  # by volume id: which number of that is done
+        self.without: set[str] = set()  # ids of images that are still on their way
         self.snapshot_in_use = False  # of its pool: snapshots and copies are of one moment
         self.documents: list[dict] = []
         self.before = lambda document: None  # called inside the run: what happens meanwhile
@@ -68,6 +71,10 @@ class FakeHost:
                 self.state[server["id"]]["volumes"] = [one["attachment"] for one in server.get("volumes", [])]
         observed = {
             "exports": exports,
+            "images": {
+                row["id"]: {"state": "fetching" if row["id"] in self.without else "cached"}
+                for row in document["images"]
+            },
             "volumes": {key: row for key, row in self.volumes.items() if row["kind"] == "volumes"},
             "snapshots": {key: row for key, row in self.volumes.items() if row["kind"] == "snapshots"},
             "generation": document["generation"],
@@ -270,7 +277,21 @@ class FakeHost:
                 state = "creating" if key in self.copying else "available"
                 size = None if key in self.copying else row["size_gb"]
                 self.volumes[key] = {"kind": kind, "state": state, "size_gb": size, "progress": None, "error": None}
+                self._reimage(row)
                 for export in row.get("exports", []):
                     iqn = f"iqn.2026-11.cloud.kumo:{export['id']}"
                     exports[export["id"]] = {"iqn": iqn, "portal": "127.0.0.1:3260", "lun": 1}
         return results, exports
+
+    def _reimage(self, row: dict) -> None:
+        """A volume's content made anew by the run that may begin; held before ``reimaged`` it takes its time."""
+        key, order = row["id"], row.get("reimage")
+        if not order:
+            return
+        if order["idle"] and order["wanted"] > self.reimaged.get(key, 0):
+            assert not row["exports"], "it is offered to somebody"
+            if "reimaged" in self.holding:
+                self.volumes[key] |= {"state": "creating", "progress": 0.5}
+            else:
+                self.contents[key], self.reimaged[key] = f"made of {order['image']}", order["wanted"]
+        self.volumes[key]["reimage_done"] = self.reimaged.get(key, 0)

@@ -6,12 +6,12 @@ import base64
 
 import pytest
 from compute_cloud import COMPUTE, add_image, boot, build_server, find_project, read_server
-from move_calls import Hosts
+from move_calls import FACTS, Hosts
 from sqlalchemy import func, select
 
 from web.capacity import read_host_usage
 from web.desired.made_of import build_made_of
-from web.models import Flavor, Image, Migration, Quota, Server, Volume, new_uuid
+from web.models import Flavor, Host, Image, Migration, Quota, Server, Volume, new_uuid
 from web.move_scheduler import Wish, choose_destination
 
 BLANK = {"source_type": "blank", "destination_type": "local"}
@@ -267,10 +267,7 @@ def test_a_volume_of_an_image_has_its_properties(cloud):
 
 
 KEPT_HERE = [
-    ({"flavorRef": "big"}, {}, "an ephemeral disk"),
-    ({"flavorRef": "swap"}, {}, "a swap disk"),
     ({"config_drive": True}, {}, "a config drive"),
-    ({}, {"disk_format": "iso"}, "an ISO"),
     ({}, {"properties": {"hw_firmware_type": "uefi"}}, "UEFI variables"),
 ]
 
@@ -288,10 +285,9 @@ def test_what_would_be_lost_does_not_move(hosts):
     add_flavor(cloud)
     add_flavor(cloud, "huge", disk_gb=2)
     add_flavor(cloud, "other", disk_gb=2, ephemeral_gb=9)
-    add_flavor(cloud, "swap", ephemeral_gb=0)
     for fields, image, text in KEPT_HERE:
         made = boot(cloud, add_image(cloud, **image), **fields)
-        action, alive_only = f"{COMPUTE}/servers/{made}/action", text in ("a config drive", "a swap disk")
+        action, alive_only = f"{COMPUTE}/servers/{made}/action", "config_drive" in fields
         for body in (
             {"migrate": {}},
             {"os-migrateLive": {"host": None, "block_migration": True, "disk_over_commit": False}},
@@ -316,9 +312,41 @@ def test_what_would_be_lost_does_not_move(hosts):
         # What was made of nothing but rows is made of them again.
         assert choose_destination(session, cloud.settings, server, Wish(over_network=False)) != server.host_id
     assert move.dest_host_id == move.source_host_id
-    assert used == 5 + 2 + 1 + 1 + 1 + 5 + 2
-    # What is made anew before a start goes along with a guest that is off.
-    for fields in ({"config_drive": True}, {"flavorRef": "swap"}):
-        made = boot(cloud, add_image(cloud), **fields)
-        answer = cloud.post(f"{COMPUTE}/servers/{made}/action", {"migrate": {}}, user="admin", version="2.96")
-        assert answer.status_code == 202, answer.text
+    assert used == 1 + 1 + 5 + 2
+    made = boot(cloud, add_image(cloud), config_drive=True)
+    answer = cloud.post(f"{COMPUTE}/servers/{made}/action", {"migrate": {}}, user="admin", version="2.96")
+    assert answer.status_code == 202, answer.text
+
+
+@pytest.mark.parametrize("how", ["live", "cold", "resize"])
+@pytest.mark.parametrize(
+    ("fields", "image"), [({"flavorRef": "big"}, {}), ({}, {"disk_format": "iso", "virtual_size": None})]
+)
+def test_disks_beside_the_root_disk_move_with_it(hosts, how, fields, image):
+    """Both hosts' documents have them, and the room for them is claimed on both."""
+    cloud = hosts.cloud
+    add_flavor(cloud)
+    add_flavor(cloud, "huge", disk_gb=2, **({} if fields else {"ephemeral_gb": 0, "swap_mb": 0}))
+    made = hosts.boot(imageRef=add_image(cloud, **image), **fields)
+    before = next(row for row in hosts.fakes["a"].documents[-1]["servers"] if row["id"] == made)
+    with cloud.database.read.begin() as session:
+        used = {key: usage["disk_gb"] for key, usage in read_host_usage(session).items()}
+    if how == "live":
+        hosts.live(made)
+    elif how == "cold":
+        hosts.act(made, "migrate", {"host": "b"})
+    else:
+        hosts.set_host("a", observed={"host": {**FACTS, "disk_gb": 0}})
+        hosts.act(made, "resize", {"flavorRef": "huge"})
+    with cloud.database.read.begin() as session:
+        more = sum(usage["disk_gb"] for usage in read_host_usage(session).values()) - sum(used.values())
+        dest = session.get(Host, session.scalar(select(Migration.dest_host_id).where(Migration.server_id == made))).name
+    assert more == (5 if fields else 1) + (how == "resize")
+    hosts.settle()
+    rows = [row for document in hosts.fakes[dest].documents for row in document["servers"] if row["id"] == made]
+    for row in (rows[0], rows[-1]):
+        for name in ("iso", "ephemeral_gb", "ephemeral_formats", "swap_mb"):
+            assert row.get(name) == before.get(name), name
+    assert "incoming" in rows[0]
+    assert hosts.where(made)[:2] == (dest, "ACTIVE" if how == "live" else "VERIFY_RESIZE")
+    assert hosts.fakes[dest].disks[made] == "what the guest wrote"

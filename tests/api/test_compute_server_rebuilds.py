@@ -13,7 +13,7 @@ from sqlalchemy import select
 from web.desired.document import SCHEMA
 from web.image_cleanup import remove_unneeded
 from web.image_store import build_path
-from web.models import Image, Volume, VolumeAttachment, now
+from web.models import Image, now
 
 DATA = base64.b64encode(b"#!/bin/sh\n").decode()
 KEY = {"name": "k1", "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJqkXnyGtGbGFYpVbFxPWnLEWDAfFPpFcbUNQRV2IV2Q"}
@@ -179,18 +179,6 @@ def test_requests(hosts):
         view = rebuild(hosts, server, user="demo", version=version).json["server"]
         assert [set(present) - set(view), set(absent) & set(view)] == [set(), set()], version
         hosts.settle()
-
-
-def test_a_guest_on_a_volume_is_refused(hosts):
-    server = hosts.boot()
-    with hosts.cloud.database.write.begin() as session:
-        volume = Volume(project_id="p", user_id="u", size_gb=1)
-        session.add(volume)
-        session.flush()
-        row = {"project_id": "p", "server_id": server, "boot_index": 0, "username": "u", "password": "p"}
-        session.add(VolumeAttachment(volume_id=volume.id, **row))
-    for version in ("2.92", "2.93"):
-        assert "volume-backed" in rebuild(hosts, server, 400, version=version).text
 
 
 def test_a_deleted_image_s_bytes_stay_until_the_rebuild_is_done(hosts):

@@ -29,6 +29,8 @@ from web.models import (
     Server,
     ServerImage,
     Subnet,
+    Volume,
+    VolumeAttachment,
     host_images,
 )
 from web.settings import build_settings
@@ -232,6 +234,33 @@ def build_shelved() -> Rows:
     return rows
 
 
+def build_reimaged() -> Rows:
+    """A storage host that is a hypervisor, too. One volume gets its image, its guest goes on; one is being imaged anew.
+
+    A third one's guest is to be off first; a fourth one was imaged, and its new target is not open yet.
+    """
+    rows = Rows(make_host(), servers=[make_server(number, image_id=None, rebuild_wanted=3) for number in range(30, 34)])
+    rows.host.roles = ["hypervisor", "storage"]
+    rows.host.settings = {"storage": {"backend": "file", "portal": "127.0.0.1:3260"}}
+    rows.images = [make_image()]
+    steps = [(1, 0, 0, 0), (1, 1, 1, 0), (1, 0, 1, 0), (1, 1, 1, 1)]  # wanted, begun, ready, done
+    for server, (wanted, begun, ready, done) in zip(rows.servers, steps, strict=True):
+        server.observed_rebuild_done, server.built_at = 2, AT
+        volume = Volume(
+            id=uid(server.number + 40), project_id="p1", size_gb=1, image_id=uid(2), built_at=AT, host_id=uid(1),
+            reimage_wanted=wanted, reimage_begun=begun, observed_reimage_ready=ready, observed_reimage_done=done,
+        )  # fmt: skip
+        attachment = VolumeAttachment(
+            id=uid(server.number + 50), volume_id=volume.id, server_id=server.id, wanted=True, boot_index=0,
+            device="vda", read_only=False, username="u", password="{{ s3cret }}", replaced=begun > 0,
+            observed_export=None if begun else {"portal": "127.0.0.1:3260", "iqn": f"iqn.x:{volume.id}", "lun": 1},
+        )  # fmt: skip
+        rows.volumes.append(volume)
+        rows.attachments.append(attachment)
+        rows.server_volumes[server.id] = [(attachment, volume)]
+    return rows
+
+
 CASES = {
     "alone": build_alone,
     "routed": build_routed,
@@ -239,6 +268,7 @@ CASES = {
     "asked": build_asked,
     "made_of": build_made_of,
     "shelved": build_shelved,
+    "reimaged": build_reimaged,
 }
 
 

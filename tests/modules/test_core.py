@@ -46,13 +46,13 @@ def test_parse_document_names_what_is_wrong(document, named):
 class Section(types.ModuleType):
     """A section that plans the given verbs; ``fail`` and ``hang`` do what they say."""
 
-    def __init__(self, name, verbs, parallel=False):
+    def __init__(self, name, verbs, parallel=False, **told):
         super().__init__(f"ansible.module_utils.kumo.{name}")
         self.SECTION, self.PARALLEL, self.verbs, self.done = name, parallel, verbs, []
         setattr(self, f"read_{name}", lambda document: {"left": [verb for verb in self.verbs if verb not in self.done]})
         setattr(self, f"plan_{name}", lambda document, observed: [self.build(verb) for verb in observed["left"]])
         setattr(self, f"apply_{name}", self.apply)
-        setattr(self, f"report_{name}", lambda document, observed: {name: {}, "tasks": [name]})
+        setattr(self, f"report_{name}", lambda document, observed: {name: {}, "tasks": [name], **told})
 
     def build(self, verb):
         requires = (("images", A),) if verb[1] == "needs" else ()
@@ -92,6 +92,13 @@ def test_a_failure_is_its_object_s_own(run):
     assert result["objects"]["servers"][A]["error"] == f"needs waits for images {A}, which failed: no room"
     assert result["objects"]["servers"][B]["error"] == "bug: ValueError: oops"
     assert result["observed"]["tasks"] == ["images", "servers"]
+
+
+@pytest.mark.parametrize("waits", [("volumes",), ("servers",), ("volumes", "servers"), ()])
+def test_one_section_that_waits_is_enough(run, waits):
+    """Whatever a later one says: else a volume that is being copied is looked at again at the next sweep only."""
+    sections = [Section(name, [], pending=name in waits) for name in ("volumes", "exports", "servers")]
+    assert run(sections)["pending"] == bool(waits)
 
 
 def test_check_mode_plans_and_touches_nothing(run, tmp_path):

@@ -183,7 +183,7 @@ def test_a_live_move_names_the_root_disk():
     """With another bus the root disk has another name."""
     order = {"migration": S, "kind": "live", "address": "10.0.0.9"}
     server = parse(outgoing=order, hardware={"disk_bus": "scsi"})
-    words = outgoing.build_send(server, has_disk=True)
+    words = outgoing.build_send(server)
     assert words[words.index("--migrate-disks") + 1] == "sda"
 
 

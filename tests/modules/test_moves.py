@@ -1,7 +1,10 @@
 """What is planned and told of a guest that moves: document and what is seen in, verbs and report out."""
 
+import contextlib
 import copy
+import json
 import struct
+from pathlib import Path
 
 import pytest
 from ansible.module_utils.kumo import core, extra_disks, files, image_formats, incoming, moves, outgoing, servers
@@ -217,32 +220,42 @@ def test_a_guest_without_a_local_disk_has_nothing_to_offer():
     )
     assert servers.plan_servers(document, observed) == []
     assert servers.report_servers(document, observed)["moves"][S] == {"migration": M, "state": "offered"}
-    assert "copy-storage" not in " ".join(outgoing.build_send(parse_server({**ROW, **LIVE_OUT}), has_disk=False))
+    assert "copy-storage" not in " ".join(outgoing.build_send(parse_server({**ROW, **ROOT_VOLUME, **LIVE_OUT})))
 
 
 def test_commands_name_what_they_are_about():
     """TLS both ways, one address, formats said (security case 6), no secret in any word."""
     server = parse_server({**ROW, **LIVE_OUT, "volumes": [VOLUME]})
-    words = outgoing.build_send(server, has_disk=True)
+    words = outgoing.build_send(server)
     assert {"--live", "--p2p", "--tls", "--persistent", "--undefinesource", "--copy-storage-inc"} <= set(words)
     assert words[words.index("--migrate-disks") + 1] == "vda"
     assert words[words.index("--migrateuri") + 1] == f"tcp://{TO}"
     assert words[-2:] == [f"kumo-{S}", f"qemu+tls://{TO}/system?pkipath={outgoing.CERTIFICATES}"]
     assert VOLUME["password"] not in words
     six = parse_server({**ROW, "outgoing": {**LIVE_OUT["outgoing"], "address": "2001:db8::2"}})
-    assert "tcp://[2001:db8::2]" in outgoing.build_send(six, has_disk=True)
-    words = outgoing.build_offer(FROM, 49216, M, "/disk")
-    assert {"--read-only", "--format=raw", f"--bind={FROM}", "--tls-creds=tls"} <= set(words)
+    assert "tcp://[2001:db8::2]" in outgoing.build_send(six)
+    words = outgoing.build_offer(FROM, 49216, M, [Path("/d/disk"), Path("/d/disk.eph0")])
+    assert f"addr.type=inet,addr.host={FROM},addr.port=49216,tls-creds=tls" in words
+    nodes = [json.loads(words[at + 1]) for at, word in enumerate(words) if word == "--blockdev"]
+    assert [(one["driver"], one["filename"], one["read-only"]) for one in nodes] == [
+        ("file", "/d/disk", True), ("file", "/d/disk.eph0", True),
+    ]  # fmt: skip
+    assert [word.split("name=")[-1] for word in words if word.startswith("type=nbd")] == [M, f"{M}.disk.eph0"]
     assert any("verify-peer=yes" in word and "endpoint=server" in word for word in words)
     words = incoming.build_source(OFFER["incoming"]["offer"])
     assert words[-1].startswith("driver=raw,file.driver=nbd,")
     assert "verify-peer=yes" in words[1]
+    assert f"file.export={M}.disk.swap," in incoming.build_source(OFFER["incoming"]["offer"], "disk.swap")[-1]
     with pytest.raises(KumoError, match="offers no disk"):
         incoming.build_source({"address": None, "port": None, "name": None})
 
 
 def build_header(
-    backing: str, driver: str | None = "qcow2", incompatible: int = 0, data_file: str | None = None
+    backing: str,
+    driver: str | None = "qcow2",
+    incompatible: int = 0,
+    data_file: str | None = None,
+    size: int = 1 << 30,
 ) -> bytes:
     """A qcow2 header as docs/interop/qcow2.txt has it."""
     extensions = b""
@@ -253,7 +266,7 @@ def build_header(
     extensions += bytes(8)
     offset = 104 + len(extensions)
     head = b"QFI\xfb" + struct.pack(">IQI", 3, offset if backing else 0, len(backing)) + struct.pack(">I", 16)
-    head += struct.pack(">QI", 1 << 30, 0)
+    head += struct.pack(">QI", size, 0)
     head = head.ljust(72, b"\0") + struct.pack(">Q", incompatible)
     head = head.ljust(100, b"\0") + struct.pack(">I", 104)
     return (head + extensions + backing.encode()).ljust(4096, b"\0")
@@ -292,10 +305,9 @@ def test_s06_another_hosts_bytes_lead_nowhere(head, because, tmp_path):
         incoming.check_overlay(disk, BASE, "qcow2")
 
 
-def test_a_swap_disk_is_made_anew_where_the_guest_comes_to_and_no_other_is(tmp_path):
-    """What was on it means nothing to a guest that was off; what was on an ephemeral disk is not made up."""
-    made_of = {"swap_mb": 2, "ephemeral_gb": [1], "ephemeral_formats": ["ext4"]}
-    row = parse_server({**ROW, **OFFER, **ROOT_VOLUME, **made_of})
+def test_a_swap_disk_is_made_anew_where_the_guest_comes_to(tmp_path):
+    """What was on it means nothing to a guest that was off."""
+    row = parse_server({**ROW, **OFFER, **ROOT_VOLUME, "swap_mb": 2})
     document = {"settings": {"state_dir": str(tmp_path)}}
     directory = tmp_path / "servers" / S
     directory.mkdir(parents=True)
@@ -303,7 +315,59 @@ def test_a_swap_disk_is_made_anew_where_the_guest_comes_to_and_no_other_is(tmp_p
     incoming.apply_receive(document, row)
     assert files.read_json(directory / "state.json")["move"]["state"] == "received"
     assert sorted(path.name for path in directory.iterdir()) == ["disk.swap", "state.json"]
-    assert extra_disks.find_lost(row, directory) == ["disk.eph0"]
+    assert extra_disks.find_lost(row, directory) == []
+
+
+EXTRA = {"ephemeral_gb": [1], "swap_mb": 64}
+
+
+def test_disks_beside_the_root_disk_go_along():
+    """Alive by their names; cold each under a name of its own, also where the root disk is a volume."""
+    words = outgoing.build_send(parse_server({**ROW, **LIVE_OUT, **EXTRA}))
+    assert words[words.index("--migrate-disks") + 1] == "vda,vdb,vdc"
+    on_volume = {**ROOT_VOLUME, **EXTRA}
+    words = outgoing.build_send(parse_server({**ROW, **LIVE_OUT, **on_volume}))
+    assert words[words.index("--migrate-disks") + 1] == "vdb,vdc"
+    iso = parse_server({**ROW, **LIVE_OUT, "iso": True})
+    assert "vda" in outgoing.build_send(iso), "the CD-ROM is in the other host's cache"
+    for begun in ({}, move("out", "cold")):  # to be offered; or its offer has ended
+        seen = {**off("shutdown"), "disk": False}
+        document, observed = build({**on_volume, **COLD_OUT}, seen, {"off_by": "us", **begun})
+        assert [action.verb for action in servers.plan_servers(document, observed)] == ["note_failure"]
+        document["settings"]["tunnel_address"] = FROM
+        assert [action.verb for action in servers.plan_servers(document, observed)] == ["offer"]
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "because"),
+    [
+        ("disk.eph0", build_header("", None), None),
+        ("disk.swap", build_header("", None, size=64 << 20), None),
+        ("disk.swap", build_header("", None), "is one of 1073741824 bytes; it has 67108864"),
+        ("disk.eph0", build_header(BASE), "lies over"),
+        ("disk.eph0", build_header("/etc/shadow", "raw"), "lies over"),
+        ("disk.eph0", build_header("", None, data_file="/etc/shadow"), "external data file"),
+        ("disk", build_header("", None), "lies over None"),
+        ("disk", build_header(BASE), "lies over"),
+    ],
+)
+def test_s06_other_disks_that_came_lie_over_nothing(name, head, because, tmp_path):
+    server, document = parse_server({**ROW, **EXTRA}), {"settings": {"state_dir": str(tmp_path)}}
+    part = tmp_path / "part"
+    part.write_bytes(head)
+    place = tmp_path / "servers" / S
+    place.mkdir(parents=True)
+    (place / "state.json").write_text(json.dumps({"disk": {"image": I, "driver": "qcow2"}}))
+    with contextlib.ExitStack() as stack:
+        if because:
+            stack.enter_context(pytest.raises(KumoError, match=because))
+        incoming.check_disk(document, server, name, part)
+
+
+def test_a_guest_of_an_iso_has_a_root_disk_over_nothing(tmp_path):
+    part = tmp_path / "part"
+    part.write_bytes(build_header("", None))
+    incoming.check_disk({}, parse_server({**ROW, "iso": True}), "disk", part)
 
 
 def test_documents_of_before_moves_are_still_valid():

@@ -98,6 +98,16 @@ def test_finish_of_nothing_is_an_error():
         lvm.plan_finish({}, STORAGE, "volume", ONE)
 
 
+@pytest.mark.parametrize(("names", "goes"), [((PART, VOLUME), [VOLUME]), ((PART,), [])])
+def test_what_replaces_a_volume_is_there_before_that_goes(names, goes):
+    assert lvm.plan_replace({name: build_row(name) for name in names}, ONE) == goes
+
+
+def test_nothing_goes_where_nothing_was_begun():
+    with pytest.raises(KumoError, match="nothing was begun"):
+        lvm.plan_replace({VOLUME: build_row(VOLUME)}, ONE)
+
+
 @pytest.mark.parametrize(
     ("size", "commands"),
     [

@@ -8,7 +8,7 @@ from ansible.module_utils.kumo.errors import KumoError
 
 VOLUME, OTHER, SNAPSHOT, IMAGE = (str(uuid.UUID(int=number)) for number in range(1, 5))
 MISSING = {"state": "missing", "size_gb": None, "progress": None, "error": None, "task_failed": False,
-           "unfinished": False}  # fmt: skip
+           "unfinished": False, "reimage": {"done": 0, "task": None}}  # fmt: skip
 WHOLE = {**MISSING, "state": "available", "size_gb": 1}
 
 
@@ -149,3 +149,69 @@ def test_settings_have_defaults():
 
 def test_what_an_interrupted_run_left_is_discarded():
     assert plan([], leftovers=[OTHER]) == [("discard", OTHER, "")]
+
+
+ORDER = {"wanted": 2, "image": IMAGE, "idle": True}
+RUNNING = {"state": "running", "progress": 0.5, "error": None}
+FAILED = {"state": "failed", "progress": 0.5, "error": "no room"}
+
+
+def remade(done=1, task=None, **more) -> dict:
+    return {**WHOLE, "reimage": {"done": done, "task": task}, **more}
+
+
+@pytest.mark.parametrize(
+    ("row", "seen", "wanted"),
+    [
+        pytest.param({}, remade(), [("reimage", "")], id="anew"),
+        pytest.param({}, remade(state="missing", unfinished=True), [("reimage", "")], id="cut off between two steps"),
+        pytest.param({}, remade(task=RUNNING), [], id="being made"),
+        pytest.param({}, remade(task=FAILED), [("refuse", "no room")], id="failed: told once"),
+        pytest.param({}, remade(done=2), [], id="done"),
+        pytest.param({}, remade(done=2, task=FAILED), [("forget", "")], id="killed after its last step"),
+        pytest.param({"exports": [{}]}, remade(), [("refuse", "offered to somebody")], id="never what is offered"),
+        pytest.param({"size_gb": 2}, remade(), [("reimage", "")], id="made as large as it is to be"),
+        pytest.param({"reimage": {**ORDER, "idle": False}}, remade(), [("check_image", "")], id="in use: looked at"),
+        pytest.param(
+            {"reimage": {**ORDER, "idle": False}, "size_gb": 2, "exports": [{}]},
+            remade(),
+            [("check_image", ""), ("extend", "")],
+            id="in use: it may grow",
+        ),
+        pytest.param({"wanted": "absent"}, remade(task=RUNNING), [("delete", "")], id="tombstone"),
+        pytest.param({"reimage": {**ORDER, "image": "../x"}}, remade(), [("refuse", "UUID")], id="no image"),
+        pytest.param({"reimage": {"wanted": 2}}, remade(), [("refuse", "must have")], id="no order"),
+    ],
+)
+def test_plan_of_content_made_anew(row, seen, wanted):
+    found = plan([build_volume(**{"reimage": ORDER, **row})], seen={VOLUME: seen})
+    assert [verb for verb, _, _ in found] == [verb for verb, _ in wanted]
+    assert all(text in error for (_, _, error), (_, text) in zip(found, wanted, strict=True))
+
+
+def test_what_is_to_be_made_of_a_volume_comes_before_its_new_content():
+    row = build_volume(reimage=ORDER)
+    found = plan([row], [build_snapshot()], {VOLUME: remade()})
+    assert [verb for verb, _, _ in found] == ["snapshot", "reimage"]
+    copying = build_volume(OTHER, source={"volume": VOLUME})
+    assert plan([row, copying], seen={VOLUME: remade(), OTHER: {**MISSING, "state": "creating"}}) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "seen", "wanted"),
+    [
+        ({}, remade(), ("creating", None, 1)),
+        ({}, remade(task=RUNNING), ("creating", 0.5, 1)),
+        ({}, remade(state="missing"), ("creating", None, 1)),
+        ({}, remade(done=2), ("available", None, 2)),
+        ({"reimage": {**ORDER, "idle": False}}, remade(), ("available", None, 1)),
+        ({"reimage": {"wanted": 2}}, remade(), ("available", None, 1)),
+    ],
+)
+def test_report_of_content_made_anew(row, seen, wanted):
+    document = {"volumes": [build_volume(**{"reimage": ORDER, **row})], "snapshots": []}
+    observed = {VOLUME: seen, "_host": {}, "_pool": None}
+    report = volumes.report_volumes(document, observed)
+    told = report["volumes"][VOLUME]
+    assert (told["state"], told["progress"], told["reimage_done"]) == wanted
+    assert report["pending"] == (wanted[1] is not None)

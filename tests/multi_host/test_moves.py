@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from cloud_lab import CommandFailed, wait_for
+from cloud_lab import IMAGE, CommandFailed, wait_for
 
 LIVE = "--os-compute-api-version 2.30 server migrate --live-migration"
 PING_EVERY_S = 0.2
@@ -248,3 +248,39 @@ def test_a_dead_hosts_guest_comes_back_elsewhere_and_never_twice(mover):
         lab.openstack(f"--os-compute-api-version 2.11 compute service set --up {host} nova-compute")
     wait_for("the old guest to be gone", lambda: mover.is_here_alone(other), 240, pause=2)
     wait_for("the host to be up", lambda: is_up(lab, host), 120, pause=2)
+
+
+def test_its_other_disks_move_with_it(lab, tenant):
+    """A guest with an ephemeral disk and swap, alive and cold: its file is still there; and back, as it was."""
+    one, two = lab.groups["hypervisors"][:2]
+    flavor, name = f"roomy-{tenant.tag}", f"roomy-{tenant.tag}"
+    lab.openstack(f"flavor create --ram 192 --disk 1 --vcpus 1 --ephemeral 1 --swap 64 {flavor}")
+    where = f"--availability-zone nova:{one} --security-group {tenant.group} --key-name key-{tenant.tag}"
+    lab.openstack(f"server create --image {IMAGE} --flavor {flavor} --network {tenant.network} {where} --wait {name}")
+    guest = Mover(lab, tenant)
+    guest.name, guest.id = name, lab.ask(f"server show {name}")["id"]
+    mount = "sudo mkdir -p /mnt/e; mountpoint -q /mnt/e || sudo mount -t ext4 /dev/vdb /mnt/e"
+    try:
+        lab.wait_for_guest(name, tenant.network, tenant.key)
+        guest.guest(f"{mount}; sudo dd if=/dev/urandom of=/mnt/e/kept bs=64k count=16 2>/dev/null; sync")
+        kept, boot = guest.guest("sudo md5sum /mnt/e/kept").strip(), guest.read_boot()
+        guest.guest("sudo swapon /dev/vdc")
+        lab.openstack(f"{LIVE} --host {two} --wait {name}")
+        wait_for(f"{name} on {two}", lambda: lab.find_host(name) == two, 120)
+        assert guest.read_boot() == boot, "it never was off"
+        assert "/dev/vdc" in guest.guest("cat /proc/swaps")
+        assert guest.guest("sudo sh -c 'echo 3 >/proc/sys/vm/drop_caches'; sudo md5sum /mnt/e/kept").strip() == kept
+        wait_for("nothing left at the source", lambda: guest.is_here_alone(two), 60)
+
+        lab.openstack(f"--os-compute-api-version 2.56 server migrate --host {one} --wait {name}")
+        assert guest.read_status() == "VERIFY_RESIZE"
+        lab.wait_for_guest(name, tenant.network, tenant.key)
+        assert guest.guest(f"{mount}; sudo md5sum /mnt/e/kept").strip() == kept
+        guest.guest("sudo swapon /dev/vdc; sudo rm /mnt/e/kept; sync")
+        lab.openstack(f"server migration revert {name}")
+        guest.wait_status("ACTIVE")
+        lab.wait_for_guest(name, tenant.network, tenant.key)
+        assert guest.guest(f"{mount}; sudo md5sum /mnt/e/kept").strip() == kept, "as it was where it came from"
+    finally:
+        lab.openstack(f"server delete --wait {name}", code=None)
+        lab.openstack(f"flavor delete {flavor}", code=None)

@@ -241,8 +241,12 @@ VOLUME = _object(
             "One iSCSI target with credentials of its own for each attachment.",
             _list(_object("", {"id": UUID, "username": TEXT, "password": TEXT, "read_only": BOOL})),
         ),
+        "reimage": _said(
+            "Its content is to be made anew: the host's count converges to wanted. idle: nobody uses it, it may begin.",
+            _object("", {"wanted": WHOLE, "image": UUID, "idle": BOOL}),
+        ),
     },
-    optional=("size_gb", "source", "exports"),
+    optional=("size_gb", "source", "exports", "reimage"),
 )
 SNAPSHOT = _object(
     "A snapshot of a volume of this storage host.",

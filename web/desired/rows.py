@@ -100,7 +100,8 @@ def read_rows(session: Session, host: Host) -> Rows:
     built = [s.base_image_id for s in rows.servers if parts[s.id] in ("home", "incoming", "held")]
     image_ids = set(built) - {None}
     image_ids |= {s.rescue_image_id for s in rows.servers if s.rescue_image_id and parts[s.id] in ("home", "incoming")}
-    image_ids |= {v.image_id for v in rows.volumes if v.image_id and v.deleted_at is None and v.built_at is None}
+    making = [v for v in rows.volumes if v.deleted_at is None and (v.built_at is None or v.is_reimaged)]
+    image_ids |= {volume.image_id for volume in making if volume.image_id}
     for one in session.scalars(select(HostImage).where(HostImage.host_id == host.id)):
         rows.image_fetches[one.image_id] = one.fetch_wanted
         if one.kept and session.scalar(select(Image.deleted_at).where(Image.id == one.image_id)) is None:

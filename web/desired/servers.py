@@ -9,7 +9,7 @@ from .made_of import build_block_devices, build_made_of
 from .moves import build_move, choose_part
 from .questions import build_questions
 from .rows import Rows
-from .volumes import build_attached, lacks_volumes, waits_for_targets
+from .volumes import build_attached, find_root_volume, lacks_volumes, waits_for_targets
 
 
 def build_images(rows: Rows, settings) -> list[dict]:
@@ -95,6 +95,18 @@ def _build_posted_password(server) -> dict:
     return {"posted_password": {"cleared": cleared, "text": text}} if cleared or text else {}
 
 
+def _build_rebuild(server, root) -> dict:
+    """A guest on a volume is rebuilt once that is made anew."""
+    waits = root is not None and root.is_reimaged
+    wanted = server.observed_rebuild_done if waits else server.rebuild_wanted
+    return {"rebuild": {"wanted": wanted}} if wanted else {}
+
+
+def _is_held(rows: Rows, server, root) -> bool:
+    """Whether the guest is off, whatever is wanted of it: its volumes are closed to it, or are to be."""
+    return waits_for_targets(rows, server) or (root is not None and root.is_kept_from_guests)
+
+
 def build_servers(rows: Rows, settings) -> list[dict]:
     """The document's ``servers``; a tombstone carries no more than its id."""
     documents = []
@@ -110,7 +122,7 @@ def build_servers(rows: Rows, settings) -> list[dict]:
         if part == "held":
             documents.append(_build_held(server, move))
             continue
-        volumes = build_attached(rows, server)
+        volumes, root = build_attached(rows, server), find_root_volume(rows, server)
         # One that is to go out of the guest keeps its firewall (build_ports) until it is seen gone.
         ports = [port for port in rows.ports if port.device_id == server.id and port.detached_at is None]
         ports.sort(key=lambda port: (port.device_index, port.id))
@@ -126,7 +138,7 @@ def build_servers(rows: Rows, settings) -> list[dict]:
                 "power": "off" if server.shelve is not None else server.power,
                 "reboot": {"wanted": server.reboot_wanted, "type": server.reboot_type},
                 "start": {"wanted": server.start_wanted},
-                **({"rebuild": {"wanted": server.rebuild_wanted}} if server.rebuild_wanted else {}),
+                **_build_rebuild(server, root),
                 "stop": {"graceful": server.stop_graceful},
                 "vcpus": server.flavor["vcpus"],
                 "memory_mb": server.flavor["ram_mb"],
@@ -142,7 +154,7 @@ def build_servers(rows: Rows, settings) -> list[dict]:
                 **_build_posted_password(server),
                 **build_move(rows, server, part, move),
                 **_build_snapshot(rows, server, part, move, settings),
-                **({"held": True, "power": "off"} if part == "home" and waits_for_targets(rows, server) else {}),
+                **({"held": True, "power": "off"} if part == "home" and _is_held(rows, server, root) else {}),
             }
         )
     return documents

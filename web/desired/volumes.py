@@ -41,7 +41,9 @@ def build_volumes(rows: Rows) -> list[dict]:
                     for one in rows.attachments
                     # Wanted no more, it stays until the guest is seen without it.
                     if one.volume_id == volume.id and one.wanted and (one.deleted_at is None or one.observed_attached)
+                    if not volume.is_withheld
                 ],
+                **({"reimage": _build_reimage(volume)} if volume.is_reimaged and volume.deleted_at is None else {}),
             }
         )
     return documents
@@ -50,6 +52,18 @@ def build_volumes(rows: Rows) -> list[dict]:
 def _is_open(rows: Rows, volume) -> bool:
     """Whether a target of it is still to be closed: it is removed after that."""
     return any(one.volume_id == volume.id and one.observed_export is not None for one in rows.attachments)
+
+
+def _build_reimage(volume) -> dict:
+    """Idle once nobody uses the volume any more; until then its host only gets the image."""
+    idle = volume.reimage_begun >= volume.reimage_wanted
+    return {"wanted": volume.reimage_wanted, "image": volume.image_id, "idle": idle}
+
+
+def find_root_volume(rows: Rows, server):
+    """The volume that is the server's root disk; None where that is a file of its host."""
+    pairs = rows.server_volumes.get(server.id, [])
+    return next((volume for one, volume in pairs if one.boot_index == 0 and one.deleted_at is None), None)
 
 
 def build_snapshots(rows: Rows) -> list[dict]:
@@ -113,6 +127,7 @@ def _choose_export(rows: Rows, attachment, volume) -> dict | None:
     A host that keeps the volume of its own guest makes the target in the same run, by the order of its sections.
     """
     here = volume.host_id == rows.host.id and volume.built_at is not None and attachment.wanted
+    here = here and not volume.is_withheld
     if attachment.observed_export is not None or not here:
         return attachment.observed_export
     storage = (rows.host.settings or {}).get("storage")

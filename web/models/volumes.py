@@ -74,6 +74,26 @@ class Volume(Stored, Base):
     bootable: Mapped[bool] = mapped_column(default=False)
     read_only: Mapped[bool] = mapped_column(default=False)
     image_metadata: Mapped[dict] = mapped_column(default=dict)  # volume_image_metadata
+    # Its content made anew from `image_id` (docs/compute.md, "A root disk that is a volume"): wanted is a count.
+    reimage_wanted: Mapped[int] = mapped_column(default=0, server_default="0")
+    reimage_begun: Mapped[int] = mapped_column(default=0, server_default="0")  # up to here nobody uses it any more
+    observed_reimage_ready: Mapped[int] = mapped_column(default=0, server_default="0")  # for it the image is there
+    observed_reimage_done: Mapped[int] = mapped_column(default=0, server_default="0")
+
+    @property
+    def is_reimaged(self) -> bool:
+        """Whether its content is to be made anew, or being so."""
+        return (self.reimage_wanted or 0) > (self.observed_reimage_done or 0)
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether its content is being made anew, so that nobody may open it."""
+        return (self.reimage_begun or 0) > (self.observed_reimage_done or 0)
+
+    @property
+    def is_kept_from_guests(self) -> bool:
+        """Whether its guest is to be off: its content is being made anew, or could be, its image being there."""
+        return self.is_withheld or (self.is_reimaged and self.observed_reimage_ready >= self.reimage_wanted)
 
 
 class Snapshot(Stored, Base):

@@ -30,10 +30,12 @@ from ..models import (
     touch,
 )
 from ..moves import follow_closed_targets
+from ..reimages import follow_reimages
 from ..router_legs import sync_router_legs
 from ..shelving import OFF, fail_shelving, finish_unshelving, follow_shelving, mark_shelved, store_offloaded
 from ..volume_attachments import end_attachments
 from ..volume_images import follow_volume_images
+from .faults import store_fault
 from .observe_attachments import store_attachments
 from .observe_interfaces import store_detached
 from .observe_migrations import (
@@ -52,7 +54,6 @@ PENDING_S = 1
 MAX_BACKOFF_S = 60
 CANCELLED_S = 10  # before a host whose run was cancelled has its next one
 TRIES = 4  # of one object, before its fault is the user's to see
-FAULT_CODE = 500
 
 
 def store_outcome(session: Session, settings, run: Run, document: dict, outcome: Outcome) -> bool:
@@ -152,6 +153,7 @@ def _store_observed(session: Session, settings, host: Host, held: set[str], docu
     follow_closed_targets(session, settings)
     store_server_images(session, host, result)
     follow_volume_images(session, settings, host)
+    follow_reimages(session, host, document, result)
     _store_gone_elsewhere(session, host, document)
     return min(failures)
 
@@ -233,17 +235,6 @@ def _was_shut_down_inside(server: Server, wanted: dict, seen: dict | None) -> bo
         and server.rescue_image_id == seen.get("rescue")
         and server.shelve is None
     )
-
-
-def store_fault(session: Session, server: Server, message: str) -> None:
-    """The server's operation has failed: what users see until they retry or it heals. Shelving has its own end."""
-    if fail_shelving(session, server, message):
-        return
-    if server.fault_message != message and not server.fault_kept:
-        server.fault_code, server.fault_message, server.fault_at = FAULT_CODE, message, now()
-        server.fault_details = None
-    server.operation = server.operation_deadline = None
-    finish_actions(session, server.id, "Error")
 
 
 def _store_gone(session: Session, server: Server) -> None:

@@ -13,6 +13,8 @@ from ..models import Host, Server, Volume, VolumeAttachment, now, touch
 from ..volume_attachments import refresh_volume
 from .status import MOVING
 
+OFF = ("shutoff", "crashed")
+
 
 def store_attachments(session: Session, host: Host, document: dict, result: dict) -> None:
     """Store for every server of the host which of its volumes are in the guest, and why one is not."""
@@ -30,6 +32,8 @@ def store_attachments(session: Session, host: Host, document: dict, result: dict
     for attachment, volume in pairs:
         seen = observed.get(attachment.server_id) or {}
         attached = attachment.id in (seen.get("volumes") or [])
+        if attachment.deleted_at is not None and wanted[attachment.server_id].get("held") and seen.get("state") in OFF:
+            attached = False  # its definition may still have it; one that is held is not started with that
         if not attached and not outcomes.get(attachment.server_id, {"ok": True})["ok"] and attachment.observed_attached:
             continue  # nobody could look
         reason = (seen.get("volume_errors") or {}).get(attachment.id)

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..models import Host, Server, Snapshot, Volume, VolumeAttachment, now, touch
+from ..reimages import store_reimage
 from ..volume_attachments import refresh_snapshot, refresh_volume
 from ..volume_images import touch_users
 
@@ -26,6 +27,10 @@ def store_volumes(session: Session, host: Host, document: dict, result: dict) ->
             outcome = outcomes.get(row.id, {"ok": True, "error": None})
             seen = observed.get(key, {}).get(row.id)
             _store(session, host, row, wanted[row.id], seen, outcome)
+            if wanted[row.id].get("reimage") and row.deleted_at is None:
+                order = wanted[row.id]["reimage"]
+                store_reimage(session, row, order, seen, observed.get("images", {}), outcome["ok"])
+                refresh_volume(session, row)
             if row.observed_failures:
                 waits.append(min(2 ** (row.observed_failures - 1), MAX_BACKOFF_S))
     if _store_exports(session, host, document, result):
@@ -51,6 +56,8 @@ def _store(session: Session, host: Host, row, wanted: dict, seen: dict | None, o
             row.fault_message = None
     if row.observed_failures >= TRIES:
         row.fault_message = outcome["error"] or "the host gave no reason"
+        if isinstance(row, Volume) and row.is_reimaged:
+            _touch_guests(session, row)  # it is their fault, too
     if isinstance(row, Volume):
         refresh_volume(session, row)
     else:

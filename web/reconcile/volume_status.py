@@ -21,6 +21,8 @@ def compute_volume_status(volume, attachments: Iterable = ()) -> str:
         return "downloading" if volume.image_id and volume.observed_state == "creating" else "creating"
     if volume.fault_message is not None:
         return "error_extending" if volume.size_gb > (volume.observed_size_gb or 0) else "error"
+    if volume.is_reimaged:
+        return "downloading"
     attachments = list(attachments)
     if volume.size_gb > (volume.observed_size_gb or 0):
         return "in-use" if attachments else "extending"

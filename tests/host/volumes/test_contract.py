@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.kumo import core, tasks, volumes
+from ansible.module_utils.kumo import core, disk_copies, tasks, volumes
 from storage_lab import (
     GIB,
     MIB,
@@ -221,8 +221,8 @@ def test_a_copy_that_ends_while_a_run_looks_is_not_begun_again(storage, monkeypa
     check_all(apply(storage(volumes=[base])))
     copy = build_volume(source={"volume": base["id"]})
     document = storage(volumes=by_id(base, copy))
-    make, read = volumes.apply_copy, backend.read_contents
-    monkeypatch.setattr(volumes, "apply_copy", lambda *words: (time.sleep(2), make(*words)))
+    make, read = disk_copies.apply_copy, backend.read_contents
+    monkeypatch.setattr(disk_copies, "apply_copy", lambda *words: (time.sleep(2), make(*words)))
     check_all(core.run_sections(document))
 
     def read_slowly(settings: dict) -> dict:

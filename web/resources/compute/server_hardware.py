@@ -70,13 +70,13 @@ def read_made_of(ctx: Context, body: dict, flavor, devices) -> dict:
     return {"image_properties": properties, "disks": disks, "config_drive": drive, "injected": injected}
 
 
-def read_remade_of(ctx: Context, body: dict, server, image) -> dict:
+def read_remade_of(ctx: Context, body: dict, server, image, local_root: bool = True) -> dict:
     """Columns of a server that is rebuilt from ``image``: its flavor, its other disks and its config drive stay."""
-    properties = {**(image.properties or {}), "disk_format": image.disk_format}
+    properties = {**(image.properties or {}), **({"disk_format": image.disk_format} if local_root else {})}
     specs, drive = server.flavor["extra_specs"], server.config_drive
     check_hardware(properties, specs)
     hardware = build_hardware(properties, specs)
-    _check_disks(properties, hardware, server.disks, drive, True, server.flavor["disk_gb"])
+    _check_disks(properties, hardware, server.disks, drive, local_root, server.flavor["disk_gb"])
     injected = dict(server.injected)
     given = _read_injected(ctx, body, drive)
     for name, field in (("files", "personality"), ("admin_pass", "adminPass")):

@@ -43,10 +43,17 @@ NOT_INHERITED = (
 MOST_PROPERTIES = 128
 
 
+def read_root_volume(ctx: Context, server: Server) -> Volume | None:
+    """The volume that is the guest's root disk; None where that is a disk of its host."""
+    root = select(VolumeAttachment.volume_id).where(
+        VolumeAttachment.server_id == server.id, VolumeAttachment.boot_index == 0
+    )
+    return ctx.session.scalar(select(Volume).where(Volume.id.in_(root)).limit(1))
+
+
 def is_volume_backed(ctx: Context, server: Server) -> bool:
     """Whether the guest's root disk is a volume."""
-    root = select(VolumeAttachment.id).where(VolumeAttachment.server_id == server.id, VolumeAttachment.boot_index == 0)
-    return ctx.session.scalar(root.limit(1)) is not None
+    return read_root_volume(ctx, server) is not None
 
 
 def _find(ctx: Context, server_id: str, action: str) -> Server:

@@ -1,8 +1,8 @@
 """A server rebuilt: its root disk made anew from an image, its id, ports, addresses and volumes kept.
 
-Source: Compute API reference, "Rebuild Server (rebuild Action)". What was on the disk is lost, as asked. A guest whose
-root disk is a volume is refused, in every version: no volume is imaged anew here. Next rooms: `server_requests.py`,
-`module_utils/kumo/rebuilds.py` on the host.
+Source: Compute API reference, "Rebuild Server (rebuild Action)". What was on the disk is lost, as asked. A root disk
+that is a volume is imaged anew from 2.93 on; before that its image must be the same, and what is on it stays. Next
+rooms: `server_requests.py`, `web/reimages.py`, `module_utils/kumo/rebuilds.py` on the host.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from ...fields import (
     until,
 )
 from ...http import Context
-from ...models import Server
+from ...models import Image, Server, Volume
 from ...policy import MEMBER, rule
+from ...reimages import request_reimage
 from ...routes import Reply, Route
 from .server_hardware import choose_password, read_remade_of
-from .server_images import is_volume_backed
+from .server_images import read_root_volume
 from .server_requests import (
     check_metadata,
     check_unsupported,
@@ -46,6 +47,7 @@ from .server_requests import (
 )
 from .server_rows import begin_operation, check_placed, find_server_to_change, mark_changed, record_action
 from .server_views import VIEW_FIELDS, Shown, read_shown, view_updated
+from .server_volumes import hold_volume
 from .servers import FQDN, HOSTNAME
 
 FIELDS = {
@@ -75,14 +77,16 @@ def rebuild(ctx: Context, server_id: str) -> Reply:
         raise invalid("preserve_ephemeral", True, "Ephemeral disks are not kept by a rebuild.")
     server = find_server_to_change(ctx, server_id, "rebuild")
     check_placed(server)
-    if is_volume_backed(ctx, server):
-        raise BadRequest("Unable to rebuild with a different image for a volume-backed server.")
+    root = read_root_volume(ctx, server)
     flavor = SimpleNamespace(ram_mb=server.flavor["ram_mb"], disk_gb=server.flavor["disk_gb"])
-    image = read_image(ctx, body["imageRef"], flavor)
+    image = read_image(ctx, body["imageRef"], flavor, on_volume=root is not None)
+    if root is not None:
+        _apply_to_volume(ctx, hold_volume(ctx, root), image)
     _apply_fields(ctx, server)
-    for column, value in read_remade_of(ctx, body, server, image).items():
+    for column, value in read_remade_of(ctx, body, server, image, local_root=root is None).items():
         setattr(server, column, value)
-    server.image_id, server.disk_image_id = image.id, None
+    if root is None:
+        server.image_id, server.disk_image_id = image.id, None
     server.rescue_image_id = None
     server.rebuild_wanted += 1
     begin_operation(ctx, server, "rebuild")
@@ -92,6 +96,16 @@ def rebuild(ctx: Context, server_id: str) -> Reply:
     view = trim(VIEW_FIELDS, view_rebuilt(ctx, read_shown(ctx, [server])[0]), ctx.version)
     view["adminPass"] = server.injected.get("admin_pass") or choose_password(body)
     return Reply({"server": view}, 202, {"Location": ctx.url(f"/servers/{server.id}")})
+
+
+def _apply_to_volume(ctx: Context, root: Volume, image: Image) -> None:
+    """From 2.93 on the volume's content is wanted anew; BadRequest before that where the image is another."""
+    if ctx.version >= (2, 93):
+        request_reimage(ctx.session, root, image, ctx.request_id)
+    elif root.image_metadata.get("image_id") != image.id:
+        raise BadRequest(
+            f"Image {image.id} is unacceptable: Unable to rebuild with a different image for a volume-backed server."
+        )
 
 
 def _apply_fields(ctx: Context, server: Server) -> None:
