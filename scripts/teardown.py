@@ -70,7 +70,11 @@ def change(what: str, *argv: str, stdin: str | None = None, timeout: float = 60)
 
 
 def read_processes() -> dict[int, dict]:
-    """{pid: {name, argv, service, uid}} of everything that runs, this process and its parents left out."""
+    """{pid: {name, argv, service, uid}} of everything that runs on this machine.
+
+    This process and its parents are left out, and what a container runs: that is another machine's.
+    """
+    namespace = os.readlink("/proc/self/ns/pid")
     parents, pid = set(), os.getpid()
     while pid > 1:
         parents.add(pid)
@@ -80,6 +84,8 @@ def read_processes() -> dict[int, dict]:
         if not entry.name.isdigit() or int(entry.name) in parents or entry.name == "1":
             continue
         try:
+            if os.readlink(entry / "ns/pid") != namespace:
+                continue
             argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
             environment = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
             if not argv:
