@@ -25,7 +25,9 @@ def build_id() -> str:
 @contextlib.contextmanager
 def running_tgtd():
     """(control port, "127.0.0.1:port") of a tgtd that ends with the block."""
-    control = 1000 + os.getpid() % 30000
+    # Another one of this very process (a session's fixture, say) has a number of its own.
+    numbers = range(1000 + os.getpid() % 30000, 40000)
+    control = next(number for number in numbers if not Path(f"/var/run/tgtd/socket.{number}").exists())
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         portal = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -34,7 +36,7 @@ def running_tgtd():
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 30
-        while not Path(f"/var/run/tgtd/socket.{control}").exists() and time.monotonic() < until:
+        while not (Path(f"/var/run/tgtd/socket.{control}").exists() and _answers(portal)) and time.monotonic() < until:
             time.sleep(0.02)
         yield control, portal
     finally:
@@ -42,6 +44,15 @@ def running_tgtd():
         started.wait()
         for name in (f"socket.{control}", f"socket.{control}.lock"):
             Path("/var/run/tgtd", name).unlink(missing_ok=True)
+
+
+def _answers(portal: str) -> bool:
+    address, port = portal.split(":")
+    try:
+        socket.create_connection((address, int(port)), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def build_document(state_dir, control: int, portal: str, **lists) -> dict:
