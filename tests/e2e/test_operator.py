@@ -154,7 +154,7 @@ def test_aggregates_zones_and_services():
         openstack("aggregate delete agg-e2e", "kumo-admin")
     openstack(f"compute service set --disable --disable-reason test {HOST} nova-compute", "kumo-admin")
     try:
-        (service,) = [row for row in ask("compute service list", "kumo-admin") if row["Host"] == HOST]
+        (service,) = ask(f"compute service list --host {HOST} --service nova-compute", "kumo-admin")
         assert service["Status"] == "disabled"
     finally:
         openstack(f"compute service set --enable {HOST} nova-compute", "kumo-admin")
