@@ -142,7 +142,9 @@ def run_sections(document: dict, sections=SECTIONS, check_mode: bool = False) ->
     sections = [name for name in SECTIONS if name in sections and name not in left_out]
     if check_mode:
         return _run(document, sections, check_mode=True)
-    with files.lock(state_path(document, "lock")):
+    with files.lock(state_path(document, "lock")) as cut:
+        if cut:
+            files.sweep(state_path(document))
         check_generation(document)
         store_generation(document)
         return _run(document, sections, check_mode=False)
