@@ -191,7 +191,15 @@ def _apply(module, document: dict, planned: list[Action], failed: dict) -> tuple
     groups: dict[str, list[Action]] = {}
     for action in planned:
         groups.setdefault(action.object_id, []).append(action)
-    works = [lambda group=group: _apply_group(apply, document, group, failed) for group in groups.values()]
+    known = dict(failed)  # and what fails here, for those of this section that come after it
+
+    def work(group: list[Action]) -> tuple[list[Action], str | None]:
+        outcome = _apply_group(apply, document, group, known)
+        if outcome[1] is not None:
+            known[(module.SECTION, group[0].object_id)] = outcome[1]
+        return outcome
+
+    works = [lambda group=group: work(group) for group in groups.values()]
     width = PARALLEL_GROUPS if getattr(module, "PARALLEL", False) else 1
     done: list[Action] = []
     errors: dict[tuple[str, str], str] = {}

@@ -102,6 +102,14 @@ def test_one_section_that_waits_is_enough(run, waits):
     assert run(sections)["pending"] == bool(waits)
 
 
+def test_a_failure_is_known_to_those_of_its_own_section(run):
+    """A volume is not made larger where the snapshot that was asked for before has failed."""
+    images = Section("images", [(A, "fail"), (B, "needs")])
+    errors = run([images], images=[{"id": A}, {"id": B}])["objects"]["images"]
+    assert errors[B]["error"] == f"needs waits for images {A}, which failed: no room"
+    assert images.done == []
+
+
 def test_what_a_killed_run_was_writing_is_gone_after_the_next(run, tmp_path):
     """Its own unfinished files at any depth, and nothing of a task that lives."""
     folder, ended = tmp_path / "servers" / A, subprocess.Popen(["true"])
