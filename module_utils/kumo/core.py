@@ -142,7 +142,9 @@ def run_sections(document: dict, sections=SECTIONS, check_mode: bool = False) ->
     sections = [name for name in SECTIONS if name in sections and name not in left_out]
     if check_mode:
         return _run(document, sections, check_mode=True)
-    with files.lock(state_path(document, "lock")):
+    with files.lock(state_path(document, "lock")) as cut:
+        if cut:
+            files.sweep(state_path(document))
         check_generation(document)
         store_generation(document)
         return _run(document, sections, check_mode=False)
@@ -189,7 +191,15 @@ def _apply(module, document: dict, planned: list[Action], failed: dict) -> tuple
     groups: dict[str, list[Action]] = {}
     for action in planned:
         groups.setdefault(action.object_id, []).append(action)
-    works = [lambda group=group: _apply_group(apply, document, group, failed) for group in groups.values()]
+    known = dict(failed)  # and what fails here, for those of this section that come after it
+
+    def work(group: list[Action]) -> tuple[list[Action], str | None]:
+        outcome = _apply_group(apply, document, group, known)
+        if outcome[1] is not None:
+            known[(module.SECTION, group[0].object_id)] = outcome[1]
+        return outcome
+
+    works = [lambda group=group: work(group) for group in groups.values()]
     width = PARALLEL_GROUPS if getattr(module, "PARALLEL", False) else 1
     done: list[Action] = []
     errors: dict[tuple[str, str], str] = {}

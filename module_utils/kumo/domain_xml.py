@@ -142,9 +142,13 @@ def build_volume_disk(volume: dict) -> ElementTree.Element:
     return disk
 
 
-def build_secret(attachment: str) -> str:
-    """The XML of an attachment's secret: in memory only, and never told to anybody but QEMU."""
+def build_secret(attachment: str, owner: str) -> str:
+    """The XML of an attachment's secret: in memory only, and never told to anybody but QEMU.
+
+    ``owner`` is the state directory whose runs made it: one that was killed leaves it to the next.
+    """
     secret = ElementTree.Element("secret", ephemeral="yes", private="yes")
+    _add(secret, "description", text=owner)
     _add(secret, "uuid", text=attachment)
     _add(_add(secret, "usage", type="iscsi"), "target", text=f"{names.PREFIX}{attachment}")
     return build_text(secret)

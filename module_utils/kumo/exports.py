@@ -76,6 +76,9 @@ def plan_exports(document: dict, observed: dict) -> list[Action]:
         # What another state directory has made is another's (this machine's cloud beside its tests, say).
         if attachment not in wanted and attachment in observed["made"]:
             actions.append(Action(SECTION, attachment, "remove", {"tid": tid}, f"target {one['iqn']}\n", ""))
+    for attachment in sorted(observed["made"].keys() - owned.keys() - wanted.keys()):
+        # Its target went with its volume, or with a tgtd that ended, or with a run that was cut before it said so.
+        actions.append(Action(SECTION, attachment, "forget", {}, f"account {_account(attachment)}\n", ""))
     for attachment, export in sorted(wanted.items()):
         tid, one = owned.get(attachment, (None, None))
         volume = export["volume"]
@@ -120,6 +123,8 @@ def apply_exports(document: dict, action: Action) -> None:
         raise KumoError(action.args["error"])
     if action.verb == "remove":
         _remove(document, port, action.object_id, action.args["tid"])
+    elif action.verb == "forget":
+        _forget(document, port, action.object_id)
     elif action.verb == "grow":
         _grow(port, action.args["tid"], action.args["path"])
     else:
@@ -133,9 +138,8 @@ def _export(document: dict, port: int, attachment: str, export: dict) -> None:
         raise KumoError(f"attachment {attachment}: its user name must be {_account(attachment)}")
     targets = tgt.read_targets(port)
     tid = next(number for number in range(1, len(targets) + 2) if number not in targets)
-    known = {*build_wanted(document), *(one["iqn"][len(tgt.IQN) :] for one in targets.values() if _is_ours(one))}
-    kept = {one: digest for one, digest in files.read_json(_record(document), {}).items() if one in known}
-    files.apply_json(_record(document), {**kept, attachment: export["digest"]})
+    # First of all, for the record is what leads to an account of which nothing else is left.
+    files.apply_json(_record(document), {**files.read_json(_record(document), {}), attachment: export["digest"]})
     tgt.ask(port, "target", "new", tid=tid, targetname=f"{tgt.IQN}{attachment}")
     try:
         tgt.apply_forget_account(port, _account(attachment))
@@ -159,6 +163,11 @@ def _remove(document: dict, port: int, attachment: str, tid: int) -> None:
     if target is None or target["iqn"] != tgt.IQN + attachment:
         return
     tgt.apply_removal(port, tid, target)
+    _forget(document, port, attachment)
+
+
+def _forget(document: dict, port: int, attachment: str) -> None:
+    """No account is left of it, and then no record that says there may be one."""
     tgt.apply_forget_account(port, _account(attachment))
     made = files.read_json(_record(document), {})
     if made.pop(attachment, None) is not None:

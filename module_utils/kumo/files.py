@@ -3,11 +3,15 @@
 import fcntl
 import json
 import os
+import re
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import KumoError
+
+# A file that is being written, and the process that writes it.
+UNFINISHED = re.compile(r"\..+\.(\d+)-[a-z0-9_]{8}\.new")
 
 
 def read_json(path: Path, default=None):
@@ -30,7 +34,7 @@ def apply_text(path: Path, text: str, mode: int = 0o600) -> None:
     """Write ``text`` to ``path`` atomically (a temporary file beside it, synced, renamed)."""
     path = Path(path)
     path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(".new", f".{path.name}.{os.getpid()}-", path.parent)
     try:
         with os.fdopen(descriptor, "w") as stream:
             stream.write(text)
@@ -48,14 +52,34 @@ def apply_json(path: Path, value, mode: int = 0o600) -> None:
     apply_text(path, json.dumps(value, sort_keys=True), mode)
 
 
+def sweep(directory: Path) -> None:
+    """Remove what writers that were killed have left at any depth; those that live (tasks) go on."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            found = UNFINISHED.fullmatch(name)
+            if found and not Path("/proc", found[1]).exists():
+                Path(folder, name).unlink(missing_ok=True)
+
+
 @contextmanager
 def lock(path: Path):
-    """Hold an exclusive lock on ``path``; KumoError at once when another run holds it."""
+    """Hold an exclusive lock on ``path``, True where the run that held it before was cut.
+
+    KumoError at once when another run holds it. The file has the holder's pid for as long as it lives.
+    """
     path = Path(path)
     path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    with open(path, "w") as stream:
+    with open(path, "a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise KumoError(f"another run holds {path}; wait for it to end") from None
-        yield
+        stream.seek(0)
+        cut = bool(stream.read())
+        stream.truncate(0)
+        stream.write(f"{os.getpid()}\n")
+        stream.flush()
+        try:
+            yield cut
+        finally:
+            stream.truncate(0)

@@ -1,8 +1,9 @@
 """Volumes in guests: QEMU's own iSCSI initiator, no block device of the host. Plugged in, out, and made larger.
 
 The CHAP password reaches QEMU through a libvirt secret that lives only while a guest is started or a disk is
-plugged in: it is in no definition, argument, file or log. A target is one attachment's alone (``exports.py``), so
-what answers under its name cannot be another volume. Next rooms: ``domain_xml.py``, ``guests.py``.
+plugged in (what a run leaves that is killed then, the next one drops): it is in no definition, argument, file or log.
+A target is one attachment's alone (``exports.py``), so what answers under its name cannot be another volume. Next
+rooms: ``domain_xml.py``, ``guests.py``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 
-from . import domain_xml, libvirt_connection
+from . import domain_xml, libvirt_connection, names
 from .core import UUID
 from .errors import KumoError
 from .libvirt_connection import call, libvirt
@@ -72,12 +73,12 @@ def plan_live(wanted: list[dict], live: dict[str, dict] | None) -> list[tuple]:
 
 
 @contextlib.contextmanager
-def secrets(volumes: list[dict]):
+def secrets(volumes: list[dict], owner: str):
     """The volumes' passwords, known to libvirt while the block runs."""
     connection, made = libvirt_connection.connect(), []
     try:
         for volume in volumes:
-            text = domain_xml.build_secret(volume["attachment"])
+            text = domain_xml.build_secret(volume["attachment"], owner)
             sentence = f"the secret of attachment {volume['attachment']} cannot be kept"
             secret = call(sentence, connection.secretDefineXML, text)
             made.append(secret)
@@ -89,22 +90,24 @@ def secrets(volumes: list[dict]):
                 secret.undefine()
 
 
-def find_kept(volumes: list[dict]) -> list[str]:
-    """The attachments of these volumes whose passwords libvirt knows now."""
-    connection, found = libvirt_connection.connect(), []
-    for volume in volumes:
-        with contextlib.suppress(libvirt.libvirtError):
-            connection.secretLookupByUUIDString(volume["attachment"])
-            found.append(volume["attachment"])
-    return found
+def read_secrets(connection, owner: str) -> list[str]:
+    """The attachments whose passwords libvirt knows now from runs of this state directory."""
+    found = []
+    for secret in call("the secrets of this host cannot be listed", connection.listAllSecrets):
+        with contextlib.suppress(libvirt.libvirtError):  # gone meanwhile
+            tree = domain_xml.parse_xml(secret.XMLDesc())
+            usage = tree.findtext("usage/target") or ""
+            if tree.findtext("description") == owner and usage.startswith(names.PREFIX):
+                found.append(usage.removeprefix(names.PREFIX))
+    return sorted(found)
 
 
-def apply_keep(volumes: list[dict]) -> None:
+def apply_keep(volumes: list[dict], owner: str) -> None:
     """Let libvirt know the volumes' passwords until apply_drop: a guest comes that has them in its definition."""
     connection = libvirt_connection.connect()
     for volume in volumes:
         sentence = f"the secret of attachment {volume['attachment']} cannot be kept"
-        secret = call(sentence, connection.secretDefineXML, domain_xml.build_secret(volume["attachment"]))
+        secret = call(sentence, connection.secretDefineXML, domain_xml.build_secret(volume["attachment"], owner))
         call(sentence, secret.setValue, volume["password"].encode(), 0)
 
 
@@ -121,16 +124,16 @@ def choose(server: dict, attachment: str) -> dict:
     return next(volume for volume in server["volumes"] if volume["attachment"] == attachment)
 
 
-def apply_attach(domain, server: dict, attachment: str) -> None:
+def apply_attach(domain, server: dict, attachment: str, owner: str) -> None:
     """Plug a volume into the running guest (its stored definition has it already)."""
     volume = choose(server, attachment)
     text = domain_xml.build_text(domain_xml.build_volume_disk(volume))
     sentence = f"volume {volume['volume']} cannot be plugged into server {server['id']}"
-    with secrets([volume]):
+    with secrets([volume], owner):
         call(sentence, domain.attachDeviceFlags, text, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
-def apply_detach(domain, server: dict, attachment: str) -> None:
+def apply_detach(domain, server: dict, attachment: str, owner: str) -> None:
     """Ask the running guest to let go of a volume: it does so when it likes, and is asked again by later runs."""
     live = libvirt_connection.read_xml(domain, inactive=False)
     if not live:
@@ -145,7 +148,7 @@ def apply_detach(domain, server: dict, attachment: str) -> None:
                 raise KumoError(f"a volume cannot be unplugged from server {server['id']}: {error}") from None
 
 
-def apply_resize(domain, server: dict, attachment: str) -> None:
+def apply_resize(domain, server: dict, attachment: str, owner: str) -> None:
     """Tell the running guest how large its volume is now."""
     volume = choose(server, attachment)
     flags = libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES

@@ -205,7 +205,7 @@ def _note_volume(document: dict, server: dict, attachment: str, apply) -> None:
     errors = dict(_get_kept(document, server)["volume_errors"])
     before = dict(errors)
     try:
-        apply(_find(server), server, attachment)
+        apply(_find(server), server, attachment, document["settings"]["state_dir"])
         errors.pop(attachment, None)
     except KumoError as error:
         errors[attachment] = str(error)
@@ -280,7 +280,7 @@ def _start(document: dict, server: dict, domain) -> None:
     _check_firmware(server)
     config_drive.apply_drive(document, server, build_directory(document, server["id"]))
     try:
-        with guest_volumes.secrets(server["volumes"]):
+        with guest_volumes.secrets(server["volumes"], document["settings"]["state_dir"]):
             domain.create()
     except libvirt.libvirtError as error:
         seen = libvirt_connection.read_state(domain)

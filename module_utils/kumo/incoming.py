@@ -54,7 +54,7 @@ def apply_prepare(document: dict, server: dict) -> None:
             if base:
                 disks.apply_disk(document, server, directory)
             extra_disks.apply_blank(server, directory)
-            guest_volumes.apply_keep(server["volumes"])
+            guest_volumes.apply_keep(server["volumes"], document["settings"]["state_dir"])
     except KumoError as error:
         # Told as the move's failure, not as this run's; what was made goes with the tombstone that follows.
         kept["move"] = {**move, "state": "failed", "error": str(error)}
@@ -98,7 +98,7 @@ def _check_bridges(document: dict, server: dict) -> None:
 
 def apply_keep_secrets(document: dict, server: dict) -> None:
     """libvirt knows the volumes' passwords until the guest runs here; a libvirtd that restarts forgets them."""
-    guest_volumes.apply_keep(server["volumes"])
+    guest_volumes.apply_keep(server["volumes"], document["settings"]["state_dir"])
 
 
 def apply_drop_secrets(document: dict, server: dict) -> None:

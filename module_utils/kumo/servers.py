@@ -69,12 +69,14 @@ def read_servers(document: dict) -> dict:
         "_now": time.time(),
         "_virt_type": probe.read_virt_type(document),
         "_taps": _read_taps(),
+        "_secrets": guest_volumes.read_secrets(connection, document["settings"]["state_dir"]),
         "_orphans": {"domains": sorted(set(domains) - known), "disks": sorted(folders - known)},
     }
     for server in document["servers"]:
         here = server["id"] in folders
         own_tasks = running_tasks.get(server["id"], {})
         observed[server["id"]] = _read_server(document, server, domains.get(server["id"]), here, fetching, own_tasks)
+        observed[server["id"]]["secrets"] = observed["_secrets"]
     running = sum(1 for row in known if observed[row]["state"] == "running")
     observed["_host"] = host_facts.read_host(document, connection, running, observed["_virt_type"])
     return observed
@@ -110,8 +112,6 @@ def _read_server(document: dict, server: dict, domain, here: bool, fetching: set
     }
     if here and server.get("backup"):
         seen["backup"] = backups.build_path(document, server["id"], server["backup"]["id"]).exists()
-    if here and (server.get("incoming") or {}).get("kind") == "live" and server.get("volumes"):
-        seen["secrets"] = guest_volumes.find_kept(server["volumes"])
     asked = server.get("console") or {}
     if here and asked.get("wanted") is not None:
         seen["console"] = {
@@ -175,7 +175,18 @@ def plan_servers(document: dict, observed: dict) -> list[Action]:
             actions += _plan_row(document, row, seen, observed)
         except KumoError as error:
             actions.append(Action(SECTION, row["id"], "refuse", {"error": str(error)}))
-    return actions
+    return actions + _plan_stray_secrets(document, observed, {action.object_id for action in actions})
+
+
+def _plan_stray_secrets(document: dict, observed: dict, busy: set) -> list[Action]:
+    """Passwords that a killed run left in libvirt go; those of guests that come, or use them now, stay."""
+    needed = set()
+    for row in document["servers"]:
+        if row.get("incoming") or row["id"] in busy:
+            needed |= {volume.get("attachment") for volume in row.get("volumes") or []}
+        needed |= set((((observed[row["id"]]["kept"] or {}).get("move")) or {}).get("attachments") or [])
+    strays = [one for one in observed.get("_secrets", []) if one not in needed]
+    return [Action(SECTION, one, "drop_secret", {}, "a password in libvirt\n", "") for one in strays]
 
 
 def _plan_row(document: dict, row: dict, seen: dict, observed: dict) -> list[Action]:
@@ -283,6 +294,9 @@ def apply_servers(document: dict, action: Action) -> None:
     """Carry out one verb; KumoError with the reason."""
     if action.verb == "refuse":
         raise KumoError(action.args["error"])
+    if action.verb == "drop_secret":
+        guest_volumes.apply_drop([action.object_id])
+        return
     if action.verb == "remove":
         incoming.drop_secrets_of(document, action.object_id)
         for kind in KINDS:

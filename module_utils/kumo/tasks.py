@@ -70,8 +70,11 @@ def build_report(records: dict) -> list[dict]:
 
 
 def apply_forget(document: dict, kind: str, object_id: str) -> None:
-    """Drop a task's record (its failure has been told)."""
-    state_path(document, "tasks", build_task_id(kind, object_id) + ".json").unlink(missing_ok=True)
+    """Drop a task's record (its failure has been told), and what it was writing of it when it was killed."""
+    path = state_path(document, "tasks", build_task_id(kind, object_id) + ".json")
+    for unfinished in path.parent.glob(f".{path.name}.*"):
+        unfinished.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def apply_end(document: dict, kind: str, object_id: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -99,6 +100,33 @@ def test_one_section_that_waits_is_enough(run, waits):
     """Whatever a later one says: else a volume that is being copied is looked at again at the next sweep only."""
     sections = [Section(name, [], pending=name in waits) for name in ("volumes", "exports", "servers")]
     assert run(sections)["pending"] == bool(waits)
+
+
+def test_a_failure_is_known_to_those_of_its_own_section(run):
+    """A volume is not made larger where the snapshot that was asked for before has failed."""
+    images = Section("images", [(A, "fail"), (B, "needs")])
+    errors = run([images], images=[{"id": A}, {"id": B}])["objects"]["images"]
+    assert errors[B]["error"] == f"needs waits for images {A}, which failed: no room"
+    assert images.done == []
+
+
+def test_what_a_killed_run_was_writing_is_gone_after_the_next(run, tmp_path):
+    """Its own unfinished files at any depth, and nothing of a task that lives."""
+    folder, ended = tmp_path / "servers" / A, subprocess.Popen(["true"])
+    ended.wait()
+    folder.mkdir(parents=True)
+    lost, live, other = (
+        folder / name for name in (f".state.json.{ended.pid}-abcd_123.new", f".x.{os.getpid()}-abcd_123.new", ".part")
+    )
+    for path in (lost, live, other):
+        path.touch()
+    images = Section("images", [(A, "fetch")])
+    run([images])
+    assert lost.exists(), "no run was cut: nobody looks"
+    (tmp_path / "lock").write_text("123\n")
+    run([images])
+    assert [path.exists() for path in (lost, live, other)] == [False, True, True]
+    assert (tmp_path / "lock").read_text() == ""
 
 
 def test_check_mode_plans_and_touches_nothing(run, tmp_path):

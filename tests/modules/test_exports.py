@@ -103,6 +103,8 @@ def test_targets_are_read_from_what_tgtd_shows():
             id="closed",
         ),
         pytest.param([build_wanted()], build_observed({}, error="tgtd is dead"), ["refuse"], id="tgtd dead"),
+        pytest.param([], build_observed({}), ["forget"], id="its target went before its account"),
+        pytest.param([], build_observed({}, error="tgtd is dead"), [], id="nobody knows what is left"),
     ],
 )  # fmt: skip
 def test_plan(wanted, observed, verbs):

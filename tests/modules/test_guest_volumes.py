@@ -77,7 +77,7 @@ def build_domain(*rows: dict, image: str | None = IMAGE):
 
 
 def test_s14_no_password_is_in_the_definition_or_the_secret():
-    text = domain_xml.build_text(build_domain(build_row())) + domain_xml.build_secret(A)
+    text = domain_xml.build_text(build_domain(build_row())) + domain_xml.build_secret(A, "/state")
     assert "canary-secret" not in text
     assert 'ephemeral="yes"' in text
     assert 'private="yes"' in text

@@ -177,6 +177,23 @@ def test_a_started_guest_is_as_wanted():
             assert servers.plan_servers(*build(row, {}, stored)) == [], name
 
 
+ATTACHMENT = "61747461-0000-4000-8000-000000000001"
+
+
+@pytest.mark.parametrize(
+    ("row", "seen", "kept", "verbs"),
+    [
+        pytest.param({}, {}, {}, ["drop_secret"], id="a run was killed while it used it"),
+        pytest.param({"wanted": "absent"}, NOTHING, {}, ["drop_secret"], id="and its guest is gone"),
+        pytest.param({}, {}, {"move": {"side": "out", "kind": "live", "attachments": [ATTACHMENT]}}, [], id="it comes"),
+    ],
+)
+def test_s14_a_password_that_nobody_uses_is_dropped(row, seen, kept, verbs):
+    document, observed = build(row, seen, kept)
+    actions = servers.plan_servers(document, {**observed, "_secrets": [ATTACHMENT]})
+    assert [action.verb for action in actions] == verbs
+
+
 def test_unknown_virt_type_is_no_difference():
     """Before anybody has probed, a guest's type is not compared."""
     document, observed = build()
