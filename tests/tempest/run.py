@@ -89,6 +89,11 @@ def find_max_microversion(cloud: Cloud) -> str:
     return max((row["Max Microversion"] for row in rows if row["Max Microversion"]), key=lambda one: int(one[2:]))
 
 
+def read_extensions(cloud: Cloud) -> str:
+    """What the network service says it has, by their aliases, with commas."""
+    return ",".join(row["Alias"] for row in cloud.openstack("extension", "list", "--network", "-f", "json"))
+
+
 def build_configuration(cloud: Cloud, hosts: int) -> configparser.RawConfigParser:
     """tempest.conf: what this cloud is, and which optional features of the reference it has."""
     access, images, flavors = read_access(cloud), make_images(cloud), make_flavors(cloud)
@@ -141,7 +146,7 @@ def build_configuration(cloud: Cloud, hosts: int) -> configparser.RawConfigParse
         "enforce_scope": {"nova": "true"},
         "volume": {"catalog_type": "volumev3"},
         "network": {"public_network_id": public["id"], "floating_network_name": PUBLIC},
-        "network-feature-enabled": {"port_security": "true", "ipv6": "true"},
+        "network-feature-enabled": {"port_security": "true", "ipv6": "true", "api_extensions": read_extensions(cloud)},
         "validation": {
             "run_validation": "true",
             "connect_method": "floating",
@@ -152,7 +157,10 @@ def build_configuration(cloud: Cloud, hosts: int) -> configparser.RawConfigParse
             # busybox's sh has no pipefail
             "ssh_shell_prologue": "set -eu; PATH=$$PATH:/sbin:/usr/sbin;",
         },
-        "scenario": {"target_dir": f"/home/{user}"},  # on the guest's disk: its /tmp is in memory
+        "scenario": {
+            "target_dir": f"/home/{user}",  # on the guest's disk: its /tmp is in memory
+            "img_file": str(cloud.guest_image / "kumo-guest.qcow2"),
+        },
         "image": {"disk_formats": "qcow2,raw,iso,vmdk,vdi,vhd,vhdx", "container_formats": "bare"},
         "image-feature-enabled": {"import_image": "true"},
         "service_available": {
