@@ -125,7 +125,9 @@ class Life:
             "job": virsh("domjobinfo", host.name).stdout.split(),
             "files": [str(path.relative_to(host.state_dir)) for path in files],
             "kept": {name: value for name, value in kept.items() if not name.endswith("_done")},
-            "done": {name: kept.get(f"{name}_done") == (self.row.get(name) or {}).get("wanted", 0) for name in COUNTED},
+            "done": {
+                name: kept.get(f"{name}_done", 0) == (self.row.get(name) or {}).get("wanted", 0) for name in COUNTED
+            },
             "image": bool(order) and (self.service.folder / order["image"]).exists(),
         }
 

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "volumes"))
 
 from storage_lab import build_document, build_export, build_id, build_volume, running_tgtd
 
-SECTIONS = ("volumes", "exports")
-VOLUME, SNAPSHOT, COPY = (f"766f6c75-0000-4000-8000-00000000000{n}" for n in range(1, 4))
+SECTIONS = ("images", "volumes", "exports")
+VOLUME, SNAPSHOT, COPY, IMAGE = (f"766f6c75-0000-4000-8000-00000000000{n}" for n in range(1, 5))
 EXPORT, OTHER = build_export(build_id()), build_export(build_id())
 WHOLE = build_volume(VOLUME)
 OFFERED = build_volume(VOLUME, exports=[EXPORT])
@@ -47,22 +47,24 @@ WORKFLOWS = {
     "snapshot": (([WHOLE], [absent(TAKEN)]), ([WHOLE], [TAKEN])),
     "snapshot, then extend": (([WHOLE], [absent(TAKEN)]), ([{**WHOLE, "size_gb": 2}], [TAKEN])),
     "delete a snapshot": (([WHOLE], [TAKEN]), ([WHOLE], [absent(TAKEN)])),
+    "imaged anew": (([WHOLE], []), ([{**WHOLE, "reimage": {"wanted": 1, "image": IMAGE, "idle": True}}], [])),
     "a volume of a snapshot": (([WHOLE, absent(COPIED)], [TAKEN]), ([WHOLE, COPIED], [TAKEN])),
 }
 OWN = ("generation.json", "lock", "exports.json")  # the host's, whatever it keeps
-# Their sizes only grow: they begin anew.
-ANEW = {"extend", "snapshot, then extend"}
+# Their sizes and counts only grow: they begin anew.
+ANEW = {"extend", "snapshot, then extend", "imaged anew"}
 
 
 class StorageHost:
     """A host that keeps volumes; a state is (volumes, snapshots)."""
 
-    def __init__(self, state_dir: Path, target: tuple):
-        self.state_dir, self.target, self.anew = state_dir, target, False
+    def __init__(self, state_dir: Path, target: tuple, image: dict):
+        self.state_dir, self.target, self.image = state_dir, target, image
 
     def build(self, state) -> dict:
         volumes, snapshots = state
-        return build_document(self.state_dir, *self.target, volumes=volumes, snapshots=snapshots)
+        lists = {"images": [self.image], "volumes": volumes, "snapshots": snapshots}
+        return build_document(self.state_dir, *self.target, **lists)
 
     def settle(self, state) -> None:
         deadline = time.monotonic() + RECOVERY_S
@@ -96,7 +98,7 @@ class StorageHost:
                 name: (path.stat().st_size, path.stat().st_mode, hashlib.sha256(read_head(path)).hexdigest())
                 for name, path in files.items() if path.suffix in (".volume", ".snapshot", ".part") or "tasks" in name
             },
-            "names": sorted(name for name in files if name not in OWN),
+            "names": sorted(name for name in files if name not in OWN and not name.startswith("images/")),
             "targets": sorted(targets),
             "accounts": sorted(self.tgtadm("account").split()),
             "record": json.loads(record.read_text()) if record.exists() else {},
@@ -114,9 +116,21 @@ def target():
         yield found
 
 
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """A small raw image's row of a document; each test's host fetches it before anything is disturbed."""
+    path = tmp_path_factory.mktemp("image") / "image"
+    path.write_bytes(bytes([7]) * (1 << 20))
+    size, digest = path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
+    return {
+        "id": IMAGE, "checksum": f"sha256:{digest}", "size": size, "virtual_size": size, "disk_format": "raw",
+        "source": {"path": str(path)},
+    }  # fmt: skip
+
+
 @pytest.fixture
-def storage(target, state_dir):
-    return StorageHost(state_dir, target)
+def storage(target, state_dir, image):
+    return StorageHost(state_dir, target, image)
 
 
 @pytest.mark.parametrize("way", WAYS)
