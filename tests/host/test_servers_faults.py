@@ -118,6 +118,7 @@ class Life:
         files = sorted(path for path in host.state_dir.rglob("*") if path.is_file() and path.suffix != ".log")
         state = host.directory / "state.json"
         kept = json.loads(state.read_text()) if state.exists() else {}
+        counts = {name: (self.row.get(name) or {}).get("wanted") for name in COUNTED}
         return {
             "state": host.state(),
             "saved": "Managed save: yes" in " ".join(virsh("dominfo", host.name).stdout.split()),
@@ -125,9 +126,7 @@ class Life:
             "job": virsh("domjobinfo", host.name).stdout.split(),
             "files": [str(path.relative_to(host.state_dir)) for path in files],
             "kept": {name: value for name, value in kept.items() if not name.endswith("_done")},
-            "done": {
-                name: kept.get(f"{name}_done", 0) == (self.row.get(name) or {}).get("wanted", 0) for name in COUNTED
-            },
+            "done": {name: kept.get(f"{name}_done") == count for name, count in counts.items() if count},
             "image": bool(order) and (self.service.folder / order["image"]).exists(),
         }
 
