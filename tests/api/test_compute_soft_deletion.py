@@ -48,6 +48,10 @@ def ids(cloud, query="", user="demo") -> list[str]:
     return [row["id"] for row in answer.json["servers"]]
 
 
+def count_instances(cloud) -> int:
+    return cloud.get(f"{COMPUTE}/limits").json["limits"]["absolute"]["totalInstancesUsed"]
+
+
 def set_back(cloud, server, seconds) -> None:
     with cloud.database.write.begin() as session:
         row = session.scalar(select(Server).where(Server.id == server))
@@ -79,7 +83,7 @@ def test_it_is_off_and_comes_back(cloud, host, server):
         answer = cloud.post(f"{COMPUTE}/servers/{server}/action", {action: body}, version="2.96")
         assert answer.status_code == 409, answer.text
     usage = cloud.get(f"{COMPUTE}/limits").json["limits"]["absolute"]
-    assert usage["totalInstancesUsed"] == 1, "it is still counted"
+    assert usage["totalInstancesUsed"] == 0, "as the reference counts: not what is SOFT_DELETED"
     assert act(cloud, server, "restore", user="reader").status_code == 403
     assert act(cloud, server, "restore", user="other").status_code == 404
     assert act(cloud, server, "restore").status_code == 202
@@ -210,3 +214,29 @@ def test_a_server_that_waits_for_its_confirmation_is_kept_where_it_is(cloud):
     assert read_server(cloud, server).deleted_at is not None
     hosts.settle()
     assert read_server(cloud, server).status == "DELETED"
+
+
+def test_it_counts_against_no_quota_and_asks_for_room_when_it_is_restored(cloud, host, server):
+    """Source: Nova counts no instance that is SOFT_DELETED, and checks the quota anew at its restore."""
+    project = read_server(cloud, server).project_id
+    limit = {"quota_set": {"instances": 1}}
+    assert cloud.put(f"{COMPUTE}/os-quota-sets/{project}", limit, user="admin").status_code == 200
+    delete(cloud, server)
+    run(cloud, host)
+    assert count_instances(cloud) == 0
+    other = boot(cloud, add_image(cloud), see=False, networks=[{"uuid": add_network(cloud)}])
+    run(cloud, host)
+    assert count_instances(cloud) == 1
+    refused = act(cloud, server, "restore")
+    assert (refused.status_code, refused.json["forbidden"]["message"]) == (
+        403,
+        "Quota exceeded for instances: Requested 1, but already used 1 of 1 instances",
+    )
+    assert show(cloud, server)[0] == "SOFT_DELETED"
+    cloud.settings.compute.reclaim_instance_interval_s = 0
+    delete(cloud, other)
+    run(cloud, host)
+    cloud.settings.compute.reclaim_instance_interval_s = INTERVAL_S
+    assert act(cloud, server, "restore").status_code == 202
+    run(cloud, host)
+    assert (show(cloud, server)[0], count_instances(cloud)) == ("ACTIVE", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
@@ -17,6 +18,7 @@ SETTINGS = Path("/etc/kumo/kumo.conf")
 SUPERVISOR = ("/opt/kumo/venv/bin/python", "-m", "supervisor.supervisorctl", "-c", "/etc/kumo/supervisord.conf")
 PASSWORD = "canary-5e1d90-Secret"
 INTERVAL_S = 45
+WINDOW_S = 20
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +212,22 @@ def test_without_an_agent_nothing_is_set(cloud):
     assert cloud.compute.get_server(first.id).status == "ACTIVE"
 
 
+def test_a_guest_posts_its_password(cloud, guest):
+    """Once, to the metadata service; it reads back there at once, and by the API with the worker's next look."""
+    url, path = (
+        "http://169.254.169.254/openstack/2013-04-04/password",
+        f"/servers/{guest['server'].id}/os-server-password",
+    )
+    assert cloud.compute.get(path).json() == {"password": ""}
+    posted = f"posted-{uuid.uuid4().hex}=="
+    ssh(guest["address"], f"wget -q -O - --post-data {posted} {url}")
+    assert ssh(guest["address"], f"wget -q -O - {url}").strip() == posted
+    assert "409" in ssh(guest["address"], f"wget -q -O - --post-data another {url} 2>&1 || true")
+    wait_for("the API's word", lambda: cloud.compute.get(path).json() == {"password": posted}, 90, pause=2)
+    assert cloud.compute.delete(path).status_code == 204
+    assert cloud.compute.get(path).json() == {"password": ""}
+
+
 def test_no_figures_and_no_password_of_a_guest_that_is_off(cloud, admin, guest):
     server = guest["server"]
     cloud.compute.stop_server(server.id)
@@ -251,18 +269,32 @@ def test_an_image_of_a_server_on_a_volume(cloud, tag):
     wait_for("it stays for its snapshot", lambda: ask(f"volume show {volume}")["status"] == "available", 60)
 
 
-@pytest.fixture
-def interval():
-    """The services with a time in which deletions are taken back; as before afterwards."""
+@contextlib.contextmanager
+def changed(option: str):
+    """The services with one more line among the settings of compute; as before afterwards."""
     before = SETTINGS.read_text()
     assert "[compute]\n" in before
     try:
-        SETTINGS.write_text(before.replace("[compute]\n", f"[compute]\nreclaim_instance_interval_s = {INTERVAL_S}\n"))
+        SETTINGS.write_text(before.replace("[compute]\n", f"[compute]\n{option}\n"))
         restart()
         yield
     finally:
         SETTINGS.write_text(before)
         restart()
+
+
+@pytest.fixture
+def interval():
+    """The services with a time in which deletions are taken back."""
+    with changed(f"reclaim_instance_interval_s = {INTERVAL_S}"):
+        yield
+
+
+@pytest.fixture
+def window():
+    """The services with a time after which a resize is confirmed by itself."""
+    with changed(f"resize_confirm_window_s = {WINDOW_S}"):
+        yield
 
 
 def restart() -> None:
@@ -321,3 +353,24 @@ def test_without_an_interval_there_is_nothing_to_take_back(cloud, tag):
     first = cloud.compute.find_server("first", ignore_missing=False)
     with pytest.raises(exceptions.ConflictException):
         cloud.compute.restore_server(first.id)
+
+
+def test_a_resize_that_nobody_confirms_is_confirmed_after_a_while(cloud, tag, window):
+    """The old disk stays until then, for a revert; after it nothing is left of it, and the actions say who did it."""
+    network = cloud.network.find_network("private", ignore_missing=False)
+    image = cloud.image.find_image("kumo-guest", ignore_missing=False)
+    server = make(cloud, f"life-resized-{tag}", image_id=image.id, networks=[{"uuid": network.id}])
+    cloud.compute.resize_server(server.id, cloud.compute.find_flavor("m1.micro", ignore_missing=False).id)
+    cloud.compute.wait_for_server(server, status="VERIFY_RESIZE", wait=120)
+    began = time.monotonic()
+    cloud.compute.wait_for_server(server, status="ACTIVE", wait=WINDOW_S + 60, interval=1)
+    assert time.monotonic() - began > WINDOW_S / 2, "it could be reverted for a while"
+    assert cloud.compute.get_server(server.id).flavor.name == "m1.micro"
+    confirmed = next(one for one in cloud.compute.server_actions(server.id) if one.action == "confirmResize")
+    assert confirmed.user_id != cloud.current_user_id
+    with pytest.raises(exceptions.ConflictException):
+        cloud.compute.revert_server_resize(server.id)
+    known = ["virsh", "-c", "qemu:///system", "dominfo", f"kumo-{server.id}"]
+    assert "196608 KiB" in subprocess.run(known, capture_output=True, text=True, check=True).stdout
+    folder = Path("/var/lib/kumo/host/servers") / server.id
+    wait_for("no disk of before", lambda: [path.name for path in folder.glob("*disk*")] == ["disk"], 30)

@@ -26,9 +26,12 @@ COUNTED = ("instances", "cores", "ram")
 def read_usage(session, project_id: str, user_id: str | None = None) -> dict[str, int]:
     """{"instances", "cores", "ram" (MiB)} of the project's servers that are not gone; with ``user_id`` of that user's.
 
-    A server that is resized counts with the larger of its two flavors until that is over.
+    A server that is resized counts with the larger of its two flavors until that is over; one whose deletion may be
+    taken back does not count.
     """
-    mine = [Server.project_id == project_id] + ([Server.user_id == user_id] if user_id is not None else [])
+    mine = [Server.project_id == project_id, Server.soft_deleted_at.is_(None)]
+    if user_id is not None:
+        mine.append(Server.user_id == user_id)
     row = session.execute(
         select(
             func.count(),
@@ -61,6 +64,24 @@ def check_server_quota(ctx: Context, flavor, least: int, most: int) -> int:
         own = {name: -1 if limit is None else limit for name, limit in own.items()}
         possible = _count_possible(own, read_usage(ctx.session, project, user), each, least, possible)
     return possible
+
+
+def check_more(ctx: Context, server: Server, more: dict[str, int]) -> None:
+    """OverQuota where its project, or its user there, has no room for what the server would have ``more`` of."""
+    project, user = server.project_id, server.user_id
+    ctx.session.execute(select(Project.id).where(Project.id == project).with_for_update())
+    for whose in (None, user):
+        used = read_usage(ctx.session, project, whose)
+        for resource, needed in more.items():
+            if whose is None:
+                limit = read_limit(ctx.session, project, resource)
+            else:
+                limit = read_user_limit(ctx.session, project, user, resource)
+            if needed > 0 and limit not in (None, -1) and used[resource] + needed > limit:
+                raise OverQuota(
+                    f"Quota exceeded for {resource}: Requested {needed}, but already used {used[resource]} of {limit} "
+                    f"{resource}"
+                )
 
 
 def _count_possible(limits: dict, used: dict, each: dict, least: int, most: int) -> int:

@@ -19,6 +19,7 @@ from ...routes import Route
 from ...server_images import fail_images_of_server
 from ...shelving import drop_shelved_image
 from ...volume_attachments import end_attachments
+from .placement import check_more
 from .server_rows import begin_operation, find_server_to_change, mark_changed, record_action
 
 
@@ -37,8 +38,9 @@ def force_delete(ctx: Context, server_id: str) -> None:
 
 
 def restore(ctx: Context, server_id: str) -> None:
-    """The deletion is taken back: the guest is started again, with its disks, ports and volumes."""
+    """The deletion is taken back: the guest is started again, with its disks, ports and volumes; it counts again."""
     server = find_server_to_change(ctx, server_id, "restore")
+    check_more(ctx, server, {"instances": 1, "cores": server.flavor["vcpus"], "ram": server.flavor["ram_mb"]})
     server.soft_deleted_at = None
     server.power = "on"
     server.start_wanted += 1

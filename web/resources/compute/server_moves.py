@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from ...errors import BadRequest, Conflict, Forbidden, OverQuota
+from ...errors import BadRequest, Conflict, Forbidden
 from ...fields import BOOL, field, nullable, one_of, since, text, until
 from ...http import Context
-from ...models import Flavor, Host, Image, Migration, Server, finish_actions, read_limit
-from ...models.quotas import read_user_limit
+from ...models import Flavor, Host, Image, Migration, Server, finish_actions
 from ...move_scheduler import Wish, choose_destination, describe
 from ...moves import enter_phase, read_open_of_server, start_move, store_fencing
 from ...policy import ADMIN, MANAGER, MEMBER, rule
 from ...routes import Route
 from ...scheduler import NoValidHost
-from .placement import read_usage
+from .placement import check_more
 from .server_hardware import check_hardware
 from .server_requests import GIB, invalid, read_flavor
 from .server_rows import begin_operation, find_server_to_move, record_action
@@ -143,7 +142,8 @@ def resize(ctx: Context, server_id: str) -> None:
     """Another flavor: on its own host where there is room, else on another; to be confirmed or reverted."""
     server = find_server_to_move(ctx, server_id, "resize", quota=True)
     flavor = _read_new_flavor(ctx, server)
-    _check_quota(ctx, server, flavor)
+    more = {"cores": flavor.vcpus - server.flavor["vcpus"], "ram": flavor.ram_mb - server.flavor["ram_mb"]}
+    check_more(ctx, server, more)
     values = {
         "name": flavor.name,
         "vcpus": flavor.vcpus,
@@ -195,24 +195,6 @@ def _check_made_of(server: Server, flavor: Flavor) -> None:
                 f"Resize error: Unable to change the {kind} disk of a server: its flavor has {old}, the new one {new}."
             )
     check_hardware(server.image_properties, flavor.extra_specs)
-
-
-def _check_quota(ctx: Context, server: Server, flavor: Flavor) -> None:
-    """OverQuota where the project has no room for what the new flavor has more."""
-    project, user = server.project_id, server.user_id
-    more = {"cores": flavor.vcpus - server.flavor["vcpus"], "ram": flavor.ram_mb - server.flavor["ram_mb"]}
-    for whose in (None, user):
-        used = read_usage(ctx.session, project, whose)
-        for resource, needed in more.items():
-            if whose is None:
-                limit = read_limit(ctx.session, project, resource)
-            else:
-                limit = read_user_limit(ctx.session, project, user, resource)
-            if needed > 0 and limit not in (None, -1) and used[resource] + needed > limit:
-                raise OverQuota(
-                    f"Quota exceeded for {resource}: Requested {needed}, but already used {used[resource]} of {limit} "
-                    f"{resource}"
-                )
 
 
 def _find_resized(ctx: Context, server: Server) -> Migration:
