@@ -168,4 +168,4 @@ class PortSecurityGroup(Base):
     __tablename__ = "port_security_groups"
 
     port_id: Mapped[str] = mapped_column(ForeignKey("ports.id", ondelete="CASCADE"), primary_key=True)
-    security_group_id: Mapped[str] = mapped_column(ForeignKey("security_groups.id"), primary_key=True)
+    security_group_id: Mapped[str] = mapped_column(ForeignKey("security_groups.id"), primary_key=True, index=True)
