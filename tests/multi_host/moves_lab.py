@@ -21,6 +21,7 @@ from pathlib import Path
 from cloud_lab import GUEST_IMAGE, ROOT, CloudLab, wait_for
 
 STATE = "/var/lib/kumo-moves-test"
+STORAGE_STATE = f"{STATE}-storage"  # the storage host may be one of the hypervisors
 CODE = "/opt/kumo-moves-test"
 NETWORK, SUBNET, GROUP, IMAGE = (f"6d6f7665-0000-4000-8000-00000000000{n}" for n in range(1, 5))
 METADATA = "kumo-moves-metadata"
@@ -39,7 +40,7 @@ class MovesLab:
         self.lab, self.key = lab, key
         self.here, self.there = lab.groups["hypervisors"][:2]
         self.storage = lab.groups["storage"][0]
-        self.generation = int(time.time())
+        self.generation, self.volumes = int(time.time()), []
         self.image = self._read_image()
         self._install()
         self._remove_guests()  # what a run that was killed left
@@ -75,15 +76,20 @@ class MovesLab:
             daemon = f"/usr/bin/python3 /usr/local/lib/kumo/kumo_metadata.py --state-dir {STATE}"
             self.root(host, f"systemctl is-active -q {METADATA} || systemd-run -q --unit {METADATA} {daemon}")
 
-    def build_document(self, host: str, rows: list[dict], volumes=()) -> dict:
-        """The whole document of a host with these servers (or, on the storage host, volumes)."""
+    def build_storage_document(self, volumes: list[dict]) -> dict:
+        """The whole document of the storage host with these volumes."""
+        self.generation += 1
+        storage = {"backend": "file", "portal": f"{self.address(self.storage)}:3260"}
+        return {
+            "version": 1, "host": self.storage, "generation": self.generation, "fence": 1, "volumes": volumes,
+            "settings": {"state_dir": STORAGE_STATE, "hypervisor": False, "storage": storage},
+        }  # fmt: skip
+
+    def build_document(self, host: str, rows: list[dict]) -> dict:
+        """The whole document of a hypervisor with these servers."""
         self.generation += 1
         document = {"version": 1, "host": host, "generation": self.generation, "fence": 1}
         settings = {"state_dir": STATE, "virt_type": "qemu", "stop_timeout_s": 30}
-        if host == self.storage:
-            storage = {"backend": "file", "portal": f"{self.address(host)}:3260"}
-            return {**document, "settings": {**settings, "hypervisor": False, "storage": storage},
-                    "volumes": list(volumes)}  # fmt: skip
         ports = [
             {
                 "id": port, "network": NETWORK, "server": row["id"], "mac": build_mac(port), "addresses": [ADDRESS],
@@ -123,15 +129,27 @@ class MovesLab:
             "servers": rows,
         }  # fmt: skip
 
-    def apply(self, host: str, *rows: dict, volumes=()) -> dict:
+    def run(self, host: str, document: dict) -> dict:
         """One run on a host, as the worker's; its result."""
-        document = self.build_document(host, list(rows), volumes)
         return json.loads(self.root(host, f"python3 -B -c {shlex.quote(RUN)}", input=json.dumps(document), timeout=180))
 
-    def settle(self, host: str, *rows: dict, seconds: float = 120, **more) -> dict:
+    def apply(self, host: str, *rows: dict) -> dict:
+        """One run on a hypervisor with these servers; its result."""
+        return self.run(host, self.build_document(host, list(rows)))
+
+    def apply_volumes(self, *volumes: dict) -> dict:
+        """Runs on the storage host until nothing is pending; the last result, whose objects are all well."""
+        deadline = time.monotonic() + 120
+        while (result := self.run(self.storage, self.build_storage_document(list(volumes))))["pending"]:
+            assert time.monotonic() < deadline, f"still pending on {self.storage}"
+            time.sleep(0.5)
+        assert not find_faults(result), f"{self.storage}: {find_faults(result)}"
+        return result
+
+    def settle(self, host: str, *rows: dict, seconds: float = 120) -> dict:
         """Runs until nothing is pending; the last result, whose objects are all well."""
         deadline = time.monotonic() + seconds
-        while (result := self.apply(host, *rows, **more))["pending"]:
+        while (result := self.apply(host, *rows))["pending"]:
             assert time.monotonic() < deadline, f"still pending on {host}: {result['observed'].get('moves')}"
             time.sleep(0.5)
         assert not find_faults(result), f"{host}: {find_faults(result)}"
@@ -219,16 +237,16 @@ class MovesLab:
     def make_volume(self) -> dict:
         """A volume on the storage host, exported; the server's row of it."""
         volume, attachment = str(uuid.uuid4()), str(uuid.uuid4())
-        self.volume = {
+        made = {
             "id": volume, "project_id": "p", "wanted": "present", "size_gb": 1, "source": None,
             "exports": [{"id": attachment, "username": attachment.replace("-", ""), "password": uuid.uuid4().hex[:16],
                          "read_only": False}],
         }  # fmt: skip
-        made = self.settle(self.storage, volumes=[self.volume])["observed"]["exports"][attachment]
-        export = self.volume["exports"][0]
+        self.volumes.append(made)
+        seen, export = self.apply_volumes(*self.volumes)["observed"]["exports"][attachment], made["exports"][0]
         return {
             "attachment": attachment, "volume": volume, "device": "vdb", "boot_index": None, "read_only": False,
-            "portal": made["portal"], "iqn": made["iqn"], "lun": made["lun"], "username": export["username"],
+            "portal": seen["portal"], "iqn": seen["iqn"], "lun": seen["lun"], "username": export["username"],
             "password": export["password"], "size_gb": 1,
         }  # fmt: skip
 
@@ -244,13 +262,13 @@ class MovesLab:
         for host in (self.here, self.there):
             self.root(host, f"systemctl stop {METADATA}")
             empty = {**self.build_document(host, []), "networks": [], "security_groups": [], "images": []}
-            self.root(host, f"python3 -B -c {shlex.quote(RUN)}", input=json.dumps(empty), timeout=180)
-        if hasattr(self, "volume"):
-            self.settle(self.storage, volumes=[{**self.volume, "wanted": "absent", "exports": []}])
+            self.run(host, empty)
+        self.apply_volumes(*({**volume, "wanted": "absent", "exports": []} for volume in self.volumes))
         for host in (self.here, self.there, self.storage):
-            left = self.root(host, f"ls {STATE}/servers {STATE}/tasks {STATE}/volumes 2>/dev/null || true", code=None)
+            folders = f"{STATE}/servers {STATE}/tasks {STORAGE_STATE}/tasks {STORAGE_STATE}/volumes"
+            left = self.root(host, f"ls {folders} 2>/dev/null || true", code=None)
             assert [line for line in left.splitlines() if line and not line.endswith(":")] == []
-            self.root(host, f"rm -rf {STATE} {CODE}")
+            self.root(host, f"rm -rf {STATE} {STORAGE_STATE} {CODE}")
 
 
 def find_faults(result: dict) -> dict:

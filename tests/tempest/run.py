@@ -27,6 +27,8 @@ from image_files import build_uri, make_format_images, serve_images
 
 HERE = Path(__file__).resolve().parent
 FOLDER = ROOT / ".cache" / "tempest"
+# What one run writes: a cloud here and one in a lab can be run against at the same time.
+OWN = FOLDER / (f"lab-{Path(os.environ['KUMO_LAB_FOLDER']).name}" if is_in_lab() else "here")
 WEB_DOWNLOAD = "test_image_web_download_import"  # needs an image at an address that the cloud may fetch from
 PUBLIC = "public"
 IMAGES = ("tempest-image", "tempest-image-alt")
@@ -36,7 +38,7 @@ FILTERS = (
     "ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,"
     "ServerGroupAffinityFilter,SameHostFilter,DifferentHostFilter"
 )
-ALL = r"^tempest\.api\.(compute|identity|image)\."
+ALL = r"^tempest\.(serial_tests\.)?api\.(compute|identity|image)\."
 
 
 def make_images(cloud: Cloud) -> list[str]:
@@ -101,8 +103,8 @@ def build_configuration(cloud: Cloud, hosts: int) -> configparser.RawConfigParse
     user = cloud.read_login_user()
     auth_url = access["auth_url"].rstrip("/").removesuffix("/v3")
     sections = {
-        "DEFAULT": {"log_file": str(FOLDER / "tempest.log"), "debug": "true"},
-        "oslo_concurrency": {"lock_path": str(FOLDER / "locks")},
+        "DEFAULT": {"log_file": str(OWN / "tempest.log"), "debug": "true"},
+        "oslo_concurrency": {"lock_path": str(OWN / "locks")},
         "auth": {
             "use_dynamic_credentials": "true",
             "admin_username": access["username"],
@@ -206,12 +208,13 @@ def prepare(cloud: Cloud, hosts: int, server) -> Path:
     made["image"]["images_manifest_file"] = str(make_format_images(FOLDER / "images"))
     if server is not None:
         made["image"]["http_image"] = made["image"]["http_qcow2_image"] = build_uri(server)
-    place = FOLDER / "tempest.conf"
+    place = OWN / "tempest.conf"
+    OWN.mkdir(exist_ok=True)
     with open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
         made.write(stream)
-    if not (FOLDER / "workspace").is_dir():
-        init = [str(FOLDER / "venv/bin/tempest"), "init", "--workspace-path", str(FOLDER / "workspaces"), "workspace"]
-        subprocess.run(init, cwd=FOLDER, check=True, capture_output=True)
+    if not (OWN / "workspace").is_dir():
+        init = [str(FOLDER / "venv/bin/tempest"), "init", "--workspace-path", str(OWN / "workspaces"), "workspace"]
+        subprocess.run(init, cwd=OWN, check=True, capture_output=True)
     return place
 
 
@@ -220,7 +223,7 @@ def run(cloud: Cloud, arguments: argparse.Namespace) -> int:
     server = start_server(cloud)
     conf = prepare(cloud, arguments.hosts or cloud.count_hypervisors(), server)
     words = [str(FOLDER / "venv/bin/tempest"), "run", "--config-file", str(conf)]
-    words += ["--workspace-path", str(FOLDER / "workspaces"), "--concurrency", str(arguments.workers)]
+    words += ["--workspace-path", str(OWN / "workspaces"), "--concurrency", str(arguments.workers)]
     if arguments.list:
         words += ["--include-list", str(Path(arguments.list).resolve())]
     else:
@@ -229,11 +232,11 @@ def run(cloud: Cloud, arguments: argparse.Namespace) -> int:
     if excluded:
         words += ["--exclude-regex", "|".join(f"({one})" for one in excluded)]
     environment = {**os.environ, "PATH": f"{FOLDER}/venv/bin:{os.environ['PATH']}"}
-    subprocess.run(words, cwd=FOLDER / "workspace", env=environment, check=False)
+    subprocess.run(words, cwd=OWN / "workspace", env=environment, check=False)
     last = ["stestr", "last", "--subunit"]
-    told = subprocess.run(last, cwd=FOLDER / "workspace", env=environment, capture_output=True, check=False)
-    (FOLDER / "results.subunit").write_bytes(told.stdout)
-    report = [str(FOLDER / "venv/bin/python"), str(HERE / "report.py"), str(FOLDER / "results.subunit")]
+    told = subprocess.run(last, cwd=OWN / "workspace", env=environment, capture_output=True, check=False)
+    (OWN / "results.subunit").write_bytes(told.stdout)
+    report = [str(FOLDER / "venv/bin/python"), str(HERE / "report.py"), str(OWN / "results.subunit")]
     return subprocess.run(report, check=False).returncode
 
 

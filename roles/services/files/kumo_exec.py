@@ -19,20 +19,32 @@ GRACE_S = 10
 LOOK_S = 1
 
 
+def read_processes() -> list[Path]:
+    """The folders in /proc of this machine's processes; not those of a container on it, which is another machine."""
+    here, found = os.readlink("/proc/self/ns/pid"), []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.readlink(entry / "ns/pid") == here:
+                found.append(entry)
+        except OSError:
+            continue  # it ended meanwhile, or belongs to somebody else
+    return found
+
+
 def read_left_overs(name: str, part: bytes = b"") -> list[int]:
     """Process ids of this service's earlier life: same KUMO_SERVICE, ``part`` in the command line, not this process."""
     mine = {os.getpid(), os.getppid(), 1}
     wanted = f"KUMO_SERVICE={name}".encode()
     found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) in mine:
+    for entry in read_processes():
+        if int(entry.name) in mine:
             continue
         try:
             named = wanted in (entry / "environ").read_bytes().split(b"\0")
             if named and part in (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
         except OSError:
-            continue  # it ended meanwhile, or belongs to somebody else
+            continue
     return found
 
 
@@ -40,9 +52,7 @@ def read_running(executable: str) -> list[int]:
     """Process ids that run ``executable`` (a path; what an upgrade has replaced counts too)."""
     names = {executable, os.path.realpath(executable), f"{os.path.realpath(executable)} (deleted)"}
     found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
+    for entry in read_processes():
         try:
             if os.readlink(entry / "exe") in names:
                 found.append(int(entry.name))
