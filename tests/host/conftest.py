@@ -17,7 +17,8 @@ import pytest
 if "/usr/lib/python3/dist-packages" not in sys.path:
     sys.path.append("/usr/lib/python3/dist-packages")
 
-from libvirt_lab import remove_state, virsh, wait_for
+from built_image import build_guest_image
+from libvirt_lab import GUEST_IMAGE, remove_state, virsh, wait_for
 
 PREFIX = "/var/lib/kumo-test-"
 
@@ -43,6 +44,13 @@ def libvirt_host():
     for daemon in reversed(started):
         daemon.terminate()
         daemon.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def guest_image() -> Path:
+    """Kumo's guest image, up to date."""
+    build_guest_image()
+    return GUEST_IMAGE
 
 
 @pytest.fixture

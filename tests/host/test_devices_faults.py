@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 import pytest
 from ansible.module_utils.kumo import core, names
 from fault_lab import FAULTY, PYTHON, RECOVERY_S, WAYS, build_request, check_each_point, check_same
-from libvirt_lab import GUEST_IMAGE, Host, remove_state, virsh
+from libvirt_lab import Host, remove_state, virsh
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "volumes"))
 
@@ -123,9 +123,7 @@ def list_devices(text: str) -> list:
 
 
 @pytest.fixture(scope="module")
-def guest(libvirt_host):
-    if not GUEST_IMAGE.exists():
-        pytest.fail(f"{GUEST_IMAGE} is missing: build it with the role guest_image")
+def guest(libvirt_host, guest_image):
     state_dir = Path(f"/var/lib/kumo-test-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     state_dir.mkdir(mode=0o711)
     network = build_id()

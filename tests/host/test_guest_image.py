@@ -2,8 +2,7 @@
 
 Owns: that roles/guest_image builds a small, reproducible image, and that a guest made of it does what a
 cloud guest is expected to do (keys, name, user data, DHCP, ssh, power button, growing disk). May not: need
-libvirt or Kumo's API. Next room: roles/guest_image/files/build_guest_image.py. The build is kept in
-.cache/guest-image, where other tests find it.
+libvirt or Kumo's API. Next rooms: built_image.py, roles/guest_image/files/build_guest_image.py.
 """
 
 from __future__ import annotations
@@ -22,24 +21,16 @@ import time
 from pathlib import Path
 
 import pytest
+from built_image import BUILDER, WORK, build
+from libvirt_lab import GUEST_IMAGE
 from plain_guest import BOOT_S, READY, Guest, Metadata, build_openstack, run, wait_until
 
-TOP = Path(__file__).resolve().parents[2]
-BUILDER = TOP / "roles/guest_image/files/build_guest_image.py"
-CACHE = TOP / ".cache/guest-image"
-WORK = TOP / ".cache/guest-image-work"
-
-
-def build(*options: object) -> str:
-    """Run the builder; its last line."""
-    return run(sys.executable, BUILDER, *options, timeout=300).stdout.splitlines()[-1]
+CACHE = GUEST_IMAGE.parent
 
 
 @pytest.fixture(scope="session")
-def image() -> Path:
-    # The unpacked mtools in WORK make a config drive below.
-    build("--output", CACHE, "--work", WORK, *([] if (WORK / "unpacked/usr/bin/mcopy").exists() else ["--force"]))
-    return CACHE / "kumo-guest.qcow2"
+def image(guest_image) -> Path:
+    return guest_image
 
 
 @pytest.fixture(scope="session")

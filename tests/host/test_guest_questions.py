@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.kumo import device_tags, guest_password
-from libvirt_lab import GUEST_IMAGE, Host, Serial, virsh, wait_for
+from libvirt_lab import Host, Serial, virsh, wait_for
 from test_power_states import BOOT_S, Terminal
 from test_servers import verbs
 
@@ -20,9 +20,7 @@ OLD, NEW = "gocubsgo", "Canary-77 \"$'\\/é"
 
 
 @pytest.fixture
-def host(libvirt_host, state_dir, bridge):
-    if not GUEST_IMAGE.exists():
-        pytest.fail(f"{GUEST_IMAGE} is missing: build it with the role guest_image")
+def host(libvirt_host, guest_image, state_dir, bridge):
     host = Host(state_dir, bridge)
     host.server |= {"hardware": {"guest_agent": True}, "ephemeral_gb": [1]}
     host.server["disk_tags"] = {"root": "system", "ephemeral0": "scratch"}

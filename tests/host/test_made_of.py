@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from libvirt_lab import GUEST_IMAGE, Host, Serial, virsh, wait_for
+from libvirt_lab import Host, Serial, virsh, wait_for
 
 EVERYTHING = {
     "ephemeral_gb": [1],
@@ -41,9 +41,7 @@ SECTOR = bytes.fromhex("31c08ed8be157cbaf803ac84c07403eeebf8f4ebfd") + b"KUMO-IS
 
 
 @pytest.fixture
-def host(libvirt_host, state_dir, bridge):
-    if not GUEST_IMAGE.exists():
-        pytest.fail(f"{GUEST_IMAGE} is missing: build it with the role guest_image")
+def host(libvirt_host, guest_image, state_dir, bridge):
     return Host(state_dir, bridge)
 
 

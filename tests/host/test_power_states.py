@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from libvirt_lab import GUEST_IMAGE, IMAGE, Host, Serial, virsh, wait_for
+from libvirt_lab import IMAGE, Host, Serial, virsh, wait_for
 from test_servers import verbs
 
 COUNTER = b"n=0; while true; do n=$((n+1)); echo tick-$n.; usleep 200000; done\n"
@@ -21,9 +21,7 @@ BOOT_S = 150  # the machine may be busy with other tests
 
 
 @pytest.fixture
-def host(libvirt_host, state_dir, bridge):
-    if not GUEST_IMAGE.exists():
-        pytest.fail(f"{GUEST_IMAGE} is missing: build it with the role guest_image")
+def host(libvirt_host, guest_image, state_dir, bridge):
     host = Host(state_dir, bridge)
     yield host
     virsh("managedsave-remove", host.name)

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 from browser import STATUS, Browser, compare_canvas, count_pixels
 from console_client import Client, greet
-from libvirt_lab import GUEST_IMAGE, ROOT, Host, virsh, wait_for
+from libvirt_lab import ROOT, Host, virsh, wait_for
 
 from web import console_tokens
 from web.errors import Conflict
@@ -33,9 +33,7 @@ def novnc() -> Path:
 
 
 @pytest.fixture
-def host(libvirt_host, state_dir, bridge):
-    if not GUEST_IMAGE.exists():
-        pytest.fail(f"{GUEST_IMAGE} is missing: build it with the role guest_image")
+def host(libvirt_host, guest_image, state_dir, bridge):
     return Host(state_dir, bridge)
 
 

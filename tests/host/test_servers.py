@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.kumo import core, libvirt_connection, names
-from libvirt_lab import GUEST_IMAGE, IMAGE, ROOT, Host, Serial, virsh, wait_for
+from libvirt_lab import IMAGE, ROOT, Host, Serial, virsh, wait_for
 
 
 @pytest.fixture
-def host(libvirt_host, state_dir, bridge):
-    if not GUEST_IMAGE.exists():
-        pytest.fail(f"{GUEST_IMAGE} is missing: build it with the role guest_image")
+def host(libvirt_host, guest_image, state_dir, bridge):
     return Host(state_dir, bridge)
 
 
