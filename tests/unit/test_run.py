@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+import ansible_runner
 import pytest
 import yaml
 
@@ -55,6 +56,15 @@ def test_s38_run_folders_are_private_unpredictable_and_gone(settings):
         assert stat.S_IMODE((one / "inventory" / "hosts.yml").stat().st_mode) == 0o600
     assert not one.exists()
     assert not two.exists()
+
+
+def test_what_has_ended_is_closed_at_once():
+    """Not after the tenth of a second that ptyprocess gives the kernel: a quarter of a whole run."""
+    child = ansible_runner.runner.pexpect.spawn("/bin/true")
+    child.expect(ansible_runner.runner.pexpect.EOF)
+    assert child.ptyproc.delayafterclose == 0
+    child.close()
+    assert child.exitstatus == 0
 
 
 def test_folders_of_killed_workers_are_pruned(settings):
