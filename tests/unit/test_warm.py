@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from web.reconcile import warm
+from web.reconcile import warm, warm_client
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = ROOT / "web" / "reconcile" / "warm_client.py"
@@ -178,13 +178,22 @@ def test_its_end_is_the_end_of_its_runs(server, number):
     asking, pids = server.start_with_child()
     server.process.send_signal(number)
     server.process.wait(10)
-    assert asking.wait(10) == 75
+    assert asking.wait(10) == 0, "what was asked for is run by the executable itself"
     wait_for(lambda: not is_alive(pids[0]))
     if number == signal.SIGTERM:
         wait_for(lambda: not is_alive(pids[1]))
     else:
         os.kill(pids[1], signal.SIGKILL)  # in a session of its own, and nobody was left to end it
-    asking.communicate(timeout=10)
+    assert "it ended during the run" in asking.communicate(timeout=10)[0]
+
+
+def test_whose_own_worker_has_ended_starts_nothing_more(server, monkeypatch):
+    """Its run is another worker's by now."""
+    parents = iter((100, 1))
+    monkeypatch.setattr(warm_client.os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(warm_client, "ask", lambda *_: warm_client.LOST)
+    monkeypatch.setattr(warm_client.os, "execv", lambda *_: pytest.fail("it went on"))
+    assert warm_client.main([server.path, "/bin/echo"]) == 75
 
 
 def test_what_is_no_request_harms_nobody(server):
