@@ -1,7 +1,8 @@
 """The section dhcp: one dnsmasq per network, in the network's home namespace, for addresses and names.
 
-Owns ``state_dir/networks/<network id>/``. A changed reservation is a SIGHUP, anything else a restart. The
-daemon detaches itself and keeps nothing of the caller open. Texts are built in dnsmasq.py; next: metadata.py.
+Owns ``state_dir/networks/<network id>/``. A changed reservation is a SIGHUP where dnsmasq bears it, anything else a
+restart. The daemon detaches itself and keeps nothing of the caller open. Texts are built in dnsmasq.py; next:
+metadata.py.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def _plan_network(document: dict, network: dict, seen: dict, account: dict) -> A
         verb = "start"
     elif process["inode"] != seen["inode"] or not seen["index"] or seen["bound"] != seen["index"]:
         verb = "restart"  # its namespace or interface was made anew
-    elif "dnsmasq.conf" in changed or stale:
+    elif "dnsmasq.conf" in changed or stale or (changed and not dnsmasq.can_reload(seen["files"]["hosts"])):
         verb = "restart"
     elif changed:
         verb = "reload"

@@ -99,7 +99,10 @@ def build_config(network: dict, settings: dict, interface: str, held: list[str],
 
 
 def build_hosts(network: dict) -> str:
-    """dnsmasq's reservations, one line per MAC and subnet; addresses that guests make themselves are left out."""
+    """dnsmasq's reservations, one line per MAC and subnet; addresses that guests make themselves are left out.
+
+    A tag only where the port has options of its own: `can_reload`.
+    """
     subnets = [
         (ipaddress.ip_network(subnet["cidr"]), subnet)
         for subnet in list_served(network)
@@ -112,19 +115,29 @@ def build_hosts(network: dict) -> str:
             continue
         given = [ipaddress.ip_address(address) for address in row["addresses"]]
         name = build_hostname(row.get("hostname"), str(given[0]) if given else "")
+        tag = [f"set:{_tag('p', row['port'])}"] if _build_own_options(row) else []
         for cidr, _ in subnets:
             # dnsmasq takes one address per MAC and subnet; a port's further ones are for its guest to set.
             address = next((address for address in given if address in cidr), None)
             if address is not None:
                 text = f"[{address}]" if address.version == 6 else str(address)
-                lines.append(f"{mac},set:{_tag('p', row['port'])},{text},{name}")
+                lines.append(",".join([mac, *tag, text, name]))
     return "".join(line + "\n" for line in lines)
 
 
 def parse_hosts(text: str) -> list[list[str]]:
     """[[mac, address]] of build_hosts' text."""
     rows = [line.split(",") for line in text.splitlines()]
-    return [[row[0], row[2].strip("[]")] for row in rows if len(row) == 4]
+    return [[row[0], row[-2].strip("[]")] for row in rows if len(row) in (3, 4)]
+
+
+def can_reload(hosts: str) -> bool:
+    """Whether a dnsmasq that has read these reservations may be told by SIGHUP to read them again.
+
+    Up to 2.90 at least it dies of that once it has given a tagged host a lease: it frees the tag with what answering
+    has chained to it on the stack.
+    """
+    return ",set:" not in hosts
 
 
 def build_opts(network: dict, settings: dict, held: list[str]) -> str:

@@ -68,6 +68,8 @@ def test_s35_hostnames(given, wanted):
     """Whatever a server is called, its line has one label of letters, digits and hyphens."""
     network = build_network(build_subnet())
     network["reservations"][0]["hostname"] = given
+    assert dnsmasq.build_hosts(network) == f"{MAC},10.0.0.5,{wanted}\n"
+    network["reservations"][0]["options"] = [{"name": "bootfile-name", "value": "a"}]
     assert dnsmasq.build_hosts(network) == f"{MAC},set:{PTAG},10.0.0.5,{wanted}\n"
 
 
@@ -187,6 +189,11 @@ def test_lease_file():
     )
 
 
+def tag(seen):
+    """The reservation as it is where its port has options, and as it was written for every port before."""
+    seen["files"]["hosts"] = seen["files"]["hosts"].replace(f"{MAC},", f"{MAC},set:{PTAG},")
+
+
 @pytest.mark.parametrize(
     ("wanted", "seen", "verb"),
     [
@@ -197,6 +204,8 @@ def test_lease_file():
         (lambda n: None, lambda s: s.update(leases=[[MAC, "10.0.0.9"]]), "restart"),
         (lambda n: n["reservations"][0].update(hostname="web2"), lambda s: None, "reload"),
         (lambda n: n["subnets"][0].update(dns_nameservers=["9.9.9.9"]), lambda s: None, "reload"),
+        (lambda n: n["reservations"][0].update(hostname="web2"), tag, "restart"),
+        (lambda n: None, tag, "restart"),
         (lambda n: n["subnets"][0].update(cidr="10.0.0.0/16"), lambda s: None, "restart"),
         (lambda n: n["subnets"][0].update(dhcp=False), lambda s: None, "remove"),
     ],
