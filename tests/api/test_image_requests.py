@@ -41,7 +41,7 @@ def test_lists(cloud):
         image = make(cloud, name=name, disk_format="raw", container_format="bare", **more)
         assert put(cloud, image["id"], name.encode() * size).status_code == 204
     make(cloud, name="d")
-    one = cloud.get(f"{IMAGES}?name=b").json["images"][0]
+    first, one = (cloud.get(f"{IMAGES}?name={name}").json["images"][0] for name in "ab")
     owner, other = read_project(cloud, "demo"), read_project(cloud, "other")
     table = [
         ("sort_key=name&sort_dir=desc", "dcba"),
@@ -60,7 +60,7 @@ def test_lists(cloud):
         ("protected=false&sort=name", "abd"),
         ("sort=name&status=in:active,queued&name=in:a,d", "ad"),
         (f"id={one['id']}", "b"),
-        (f"sort=name&created_at=gte:{one['created_at']}&visibility=shared", "abcd"),
+        (f"sort=name&created_at=gte:{first['created_at']}&visibility=shared", "abcd"),
         ("updated_at=lt:2020-01-01T00:00:00Z", ""),
         ("limit=0", ""),
         (f"sort=name&marker={one['id']}&limit=1", "c"),

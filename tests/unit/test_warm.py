@@ -110,12 +110,12 @@ def test_one_run_knows_nothing_of_another(server):
 
 
 def test_many_at_once_each_get_their_own_answer(server):
-    asked = [(n, server.start(f"import time; time.sleep(0.3); print({n}); raise SystemExit({n})")) for n in range(12)]
+    asked = [(n, server.start(f"import time; time.sleep(1); print({n}); raise SystemExit({n})")) for n in range(12)]
     started = time.monotonic()
     for number, asking in asked:
         assert asking.communicate(timeout=20)[0] == f"{number}\n"
         assert asking.returncode == number
-    assert time.monotonic() - started < 12 * 0.3, "they ran side by side"
+    assert time.monotonic() - started < 12, "they ran side by side"
 
 
 @pytest.mark.parametrize("name", ["ANSIBLE_CONFIG", "ANSIBLE_NEW", "HOME", "LC_ALL"])

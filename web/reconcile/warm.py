@@ -77,13 +77,15 @@ class Warm:
 
     def serve(self) -> None:
         """Take requests until SIGTERM."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         old = os.umask(0o177)
-        listener.bind(self.path)
+        own = f"{self.path}.{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(own)
+        listener.bind(own)
         os.umask(old)
         listener.listen(64)
+        os.replace(own, self.path)  # who finds it can connect
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writer)
         signal.signal(signal.SIGCHLD, lambda *_: None)
