@@ -115,13 +115,11 @@ def test_qemu_killed_and_power_cut(host):
 
 def test_a_deaf_guest_is_cut_off_after_the_deadline(host):
     """A guest that ignores the power button holds no call for long, and is off after stop_timeout_s."""
-    host.document["settings"]["stop_timeout_s"] = 3
+    host.document["settings"]["stop_timeout_s"] = 6
     host.call()  # still in its firmware: nobody there to hear the button
-    begun = time.monotonic()
     first = host.call(power="off")
-    assert time.monotonic() - begun < 4
-    if first["pending"]:
-        assert host.seen(first)["stop_pending"]
+    assert first["pending"]
+    assert host.seen(first)["stop_pending"]
     assert host.seen(host.settle(seconds=20))["state"] == "shutoff"
     assert verbs(host.call()) == []
 
