@@ -10,15 +10,16 @@ usage() {
 usage: ./run_tests.sh [TIER ...] [-- PYTEST OPTIONS]
 
   unit      lint, formatting, module and role documentation, pure functions, tables    ~1 minute
-  api       the Flask app and the loop over SQLite and PostgreSQL                     ~12 minutes
+  api       the Flask app and the loop over SQLite and PostgreSQL                     ~14 minutes
   host      modules against this machine's libvirt, bridges, iptables in namespaces    ~10 minutes
   distributed  several API and worker processes over PostgreSQL, RabbitMQ and Redis    ~4 minutes
   hosts     several hosts over ssh: labs, and molecule's two-hypervisors              ~12 minutes
   e2e       ./stack.sh, unmodified clients, tempest, real guests, kills, ./unstack.sh  ~25 minutes
   molecule  all scenarios of molecule, each in whole                                   ~2 hours
 
-Without a tier all but the last are run, as CI does. Root is needed for all but unit and api. Packages that are missing are
-installed (Debian's by apt, Python's into .venv). e2e uses this machine's cloud and takes it away at its end.
+Without a tier all but the last are run, as CI does, with api and hosts beside host and distributed, which mostly wait.
+Root is needed for all but unit and api. Packages that are missing are installed (Debian's by apt, Python's into .venv).
+e2e uses this machine's cloud and takes it away at its end.
 TEXT
 }
 
@@ -43,7 +44,8 @@ failed=0
 extra_passed=0
 extra_failed=0
 started=$SECONDS
-trap 'rm -rf "$reports"' EXIT
+beside=() # process groups of what runs beside this script's own work
+trap '[ ${#beside[@]} = 0 ] || kill -- "${beside[@]/#/-}" 2>/dev/null; rm -rf "$reports"' EXIT
 
 say() { printf '\n== [%4d s] %s\n' $((SECONDS - started)) "$*"; }
 
@@ -61,18 +63,19 @@ need_packages() {
     }
 }
 
-# One check that is no pytest run: counted like a test.
+# One check that is no pytest run: counted like a test. What it said is then in $said.
 check() {
     local name=$1
     shift
-    if "$@" >"$reports/check.log" 2>&1; then
+    said=$reports/check-$BASHPID.log
+    if "$@" >"$said" 2>&1; then
         extra_passed=$((extra_passed + 1))
         echo "passed: $name"
     else
         extra_failed=$((extra_failed + 1))
         failed=1
         echo "FAILED: $name"
-        tail -40 "$reports/check.log"
+        tail -40 "$said"
     fi
 }
 
@@ -84,6 +87,35 @@ run_pytest() {
     # Counted from the report; a run that made none has failed as a whole.
     if [ $code -ne 0 ]; then failed=1; fi
     if [ ! -e "$reports/$name.xml" ]; then extra_failed=$((extra_failed + 1)); fi
+}
+
+# begin_beside NAME COMMAND...: a part of the tests beside what follows, until `end_beside NAME` tells what it said.
+begin_beside() {
+    local name=$1
+    shift
+    say "$name: begun, beside what follows"
+    set -m # a process group of its own, which ends with this script
+    (
+        trap - EXIT
+        extra_passed=0 extra_failed=0 failed=0
+        "$@"
+        echo "$extra_passed $extra_failed $failed" >"$reports/$name.ended"
+    ) >"$reports/$name.log" 2>&1 &
+    beside[$!]=$!
+    set +m
+    printf -v "pid_$name" %s $!
+}
+
+end_beside() {
+    local name=$1 pid=pid_$1 passed=0 wrong=1 bad=1
+    wait "${!pid}"
+    unset "beside[${!pid}]"
+    say "$name: ended; what it said:"
+    cat "$reports/$name.log"
+    [ ! -e "$reports/$name.ended" ] || read -r passed wrong bad <"$reports/$name.ended"
+    extra_passed=$((extra_passed + passed))
+    extra_failed=$((extra_failed + wrong))
+    [ "$bad" = 0 ] || failed=1
 }
 
 need_packages ca-certificates git python3 python3-venv
@@ -110,8 +142,12 @@ run_unit() {
     run_pytest unit -n 2 tests/unit tests/golden tests/modules tests/test_completeness.py
 }
 
-run_api() {
+need_api() {
     need_packages postgresql qemu-utils # images in every format that must be refused are made by qemu-img
+}
+
+run_api() {
+    need_api
     say "api: SQLite"
     run_pytest api-sqlite -n 2 tests/api
     say "api: PostgreSQL"
@@ -165,7 +201,7 @@ run_e2e() {
     fi
     say "e2e: a cloud by ./stack.sh"
     check "./stack.sh" ./stack.sh
-    grep -E '^\[ *[0-9]+ s\] (Done|The|Debian|Python)' "$reports/check.log"
+    grep -E '^\[ *[0-9]+ s\] (Done|The|Debian|Python)' "$said"
     say "e2e: unmodified clients, real guests, kills, ./unstack.sh"
     run_pytest e2e tests/e2e/test_client.py tests/e2e/test_tempest.py tests/e2e/test_consoles.py tests/e2e/test_volumes.py tests/e2e/test_shelve.py tests/e2e/test_life.py tests/e2e/test_operator.py tests/e2e/test_hostile.py tests/e2e/test_soak.py tests/e2e/test_kill.py tests/e2e/test_stack.py tests/e2e/test_unstack.py
 }
@@ -191,27 +227,57 @@ is_gone() {
     [ -z "$left" ]
 }
 
-need_lab() {
-    need_root "$1"
+need_hosts() {
+    need_root "${1:-hosts}"
     need_packages e2fsprogs iproute2 mmdebstrap openssh-client qemu-block-extra qemu-system-x86 qemu-utils systemd-container
-    check "the prepared tree" .venv/bin/python molecule/hosts/lab.py tree
 }
 
 run_hosts() {
-    need_lab hosts
+    need_hosts
+    check "the prepared tree" .venv/bin/python molecule/hosts/lab.py tree
     say "hosts: labs that are made, killed and taken away"
     run_pytest lab tests/lab
     run_scenario two-hypervisors
 }
 
 run_molecule() {
-    need_lab molecule
+    need_hosts molecule
+    check "the prepared tree" .venv/bin/python molecule/hosts/lab.py tree
     run_pytest lab tests/lab
     local folder
     for folder in molecule/*/molecule.yml; do run_scenario "$(basename "$(dirname "$folder")")"; done
 }
 
-for tier in "${tiers[@]}"; do "run_$tier"; done
+# api wants processors and nothing else of this machine, and hosts has its hosts to itself: they are run beside host and
+# distributed, which mostly wait (for guests, boots, deadlines). Not beside unit, which takes both processors for its half
+# minute, nor e2e, which looks at what the machine runs.
+run_meanwhile() {
+    local tier nice
+    for tier in "$@"; do
+        nice=0
+        [ "$tier" != api ] || nice=19
+        renice -n $nice "$BASHPID" >/dev/null
+        "run_$tier"
+    done
+}
+
+meanwhile=()
+if [[ " ${tiers[*]} " == *" host "* ]]; then
+    for tier in api hosts; do
+        # One apt at a time: what they need is there before they begin.
+        if [[ " ${tiers[*]} " == *" $tier "* ]]; then meanwhile+=("$tier") && "need_$tier"; fi
+    done
+fi
+begun=
+for tier in "${tiers[@]}"; do
+    [[ " ${meanwhile[*]} " != *" $tier "* ]] || continue
+    case $tier in
+        host) [ ${#meanwhile[@]} = 0 ] || { begin_beside meanwhile run_meanwhile "${meanwhile[@]}" && begun=1; } ;;
+        e2e | molecule) [ -z "$begun" ] || { end_beside meanwhile && begun=; } ;;
+    esac
+    "run_$tier"
+done
+[ -z "$begun" ] || end_beside meanwhile
 
 say "all tiers done: ${tiers[*]}"
 exec .venv/bin/python - "$reports" "$extra_passed" "$extra_failed" "$failed" <<'PYTHON'
