@@ -28,9 +28,7 @@ class _Server(BaseApplication):
             self.cfg.set(name, value)
 
     def load(self):
-        app = self.make_app()
-        app.test_client().get("/")  # what Flask and werkzeug make at a first request, its processes then share
-        return app
+        return self.make_app()
 
 
 def build_options(settings, listen: str) -> dict:

@@ -46,7 +46,7 @@ class Cloud:
 
     def start(self):
         """Start the daemon."""
-        command = ["/usr/bin/python3", "-S", str(DAEMON), "--state-dir", str(self.state_dir)]
+        command = ["/usr/bin/python3", str(DAEMON), "--state-dir", str(self.state_dir)]
         self.daemon = subprocess.Popen(command, stderr=self.log, stdout=self.log)
 
     def close(self):

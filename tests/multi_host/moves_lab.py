@@ -73,7 +73,7 @@ class MovesLab:
             unpack = f"rm -rf {CODE} && mkdir -p {CODE} && base64 -d | tar -xz -C {CODE}"
             self.root(host, unpack, input=text)
         for host in (self.here, self.there):
-            daemon = f"/usr/bin/python3 -S /usr/local/lib/kumo/kumo_metadata.py --state-dir {STATE}"
+            daemon = f"/usr/bin/python3 /usr/local/lib/kumo/kumo_metadata.py --state-dir {STATE}"
             self.root(host, f"systemctl is-active -q {METADATA} || systemd-run -q --unit {METADATA} {daemon}")
 
     def build_storage_document(self, volumes: list[dict]) -> dict:
