@@ -181,7 +181,11 @@ def _grow(port: int, tid: int, path: str) -> None:
 
 
 def report_exports(document: dict, observed: dict) -> dict:
-    """{exports: {attachment id: {iqn, portal, lun}}} of all that is wanted or still there."""
+    """{exports: {attachment id: {iqn, portal, lun}}} of all that is wanted or still there.
+
+    ``pending`` where a volume was whole only after this run's plan, so that nobody has tried to export it yet: what was
+    tried has left a record, whatever became of it.
+    """
     wanted = build_wanted(document) if observed["portal"] else {}
     exports = {}
     for one in observed["targets"].values():
@@ -189,4 +193,5 @@ def report_exports(document: dict, observed: dict) -> dict:
         if not _is_ours(one) or (attachment in wanted and one["acl"] != ["ALL"]):
             continue
         exports[attachment] = {"iqn": one["iqn"], "portal": observed["portal"], "lun": tgt.LUN}
-    return {"exports": exports}
+    untried = wanted.keys() - exports.keys() - observed["made"].keys() if observed["error"] is None else set()
+    return {"exports": exports, "pending": any(wanted[one]["volume"] in observed["sizes"] for one in untried)}

@@ -111,6 +111,20 @@ def test_plan(wanted, observed, verbs):
     assert [action.verb for action in exports.plan_exports(build_document(*wanted), observed)] == verbs
 
 
+@pytest.mark.parametrize(
+    ("observed", "pending"),
+    [
+        pytest.param(build_observed({}, made={}), True, id="its volume was whole after the plan"),
+        pytest.param(build_observed({}), False, id="it was tried, and failed"),
+        pytest.param(build_observed({}, made={}) | {"sizes": {}}, False, id="its volume is being made"),
+        pytest.param(build_observed({}, made={}, error="tgtd is dead"), False, id="tgtd dead"),
+        pytest.param(build_observed(tgt.parse_targets(SHOWN)), False, id="there"),
+    ],
+)
+def test_an_export_that_nobody_has_tried_yet_is_under_way(observed, pending):
+    assert exports.report_exports(build_document(build_wanted()), observed)["pending"] == pending
+
+
 def test_no_action_shows_a_password():
     actions = exports.plan_exports(build_document(build_wanted(password="canary-7")), build_observed({}))
     shown = [(action.before, action.after, action.summary()) for action in actions]

@@ -2,9 +2,10 @@
 
 import json
 import subprocess
+import time
 
-from ansible.module_utils.kumo import core, tgt
-from storage_lab import apply, build_export, build_id, build_volume, qemu_io
+from ansible.module_utils.kumo import core, exports, tasks, tgt
+from storage_lab import PATIENCE_S, apply, build_export, build_id, build_volume, qemu_io
 
 
 def test_a_volume_is_made_offered_and_gone(storage, target, tmp_path):
@@ -41,11 +42,12 @@ def test_s12_a_cut_session_finds_nothing_when_it_comes_back(storage, target, tmp
     first, second = build_export(build_id()), build_export(build_id())
     volume = build_volume(exports=[first])
     apply(storage(volumes=[volume]))
-    qemu_io(tmp_path, target[1], first, "write -P 5 0 4k")
+    code, text = qemu_io(tmp_path, target[1], first, "write -P 5 0 4k")
+    assert code == 0, text
     apply(storage(volumes=[build_volume(volume["id"], exports=[second])]))
     assert qemu_io(tmp_path, target[1], first, "read 0 4k")[0] != 0
     code, text = qemu_io(tmp_path, target[1], second, "read -P 5 0 4k")
-    assert code == 0
+    assert code == 0, text
     assert "failed" not in text
 
 
@@ -60,14 +62,15 @@ def test_an_extended_volume_is_larger_under_an_open_session(storage, target, tmp
     export = build_export(build_id())
     volume = build_volume(exports=[export])
     apply(storage(volumes=[volume]))
-    qemu_io(tmp_path, target[1], export, "write -P 3 0 4k")
+    code, text = qemu_io(tmp_path, target[1], export, "write -P 3 0 4k")
+    assert code == 0, text
     larger = apply(storage(volumes=[{**volume, "size_gb": 2}]))
     assert [one["verb"] for one in larger["actions"]] == ["extend", "grow"]
     assert larger["observed"]["volumes"][volume["id"]]["size_gb"] == 2
     code, text = qemu_io(
         tmp_path, target[1], export, "read -P 3 0 4k", "read -P 0 1G 64M", "write -P 4 1500M 4k", "read -P 4 1500M 4k"
     )
-    assert code == 0
+    assert code == 0, text
     assert "failed" not in text
     assert apply(storage(volumes=[{**volume, "size_gb": 2}]))["actions"] == []
 
@@ -97,14 +100,16 @@ def test_snapshots_and_copies_hold_what_was_there(storage, target, tmp_path):
     volume, snapshot = build_volume(exports=[export]), {"id": build_id(), "wanted": "present", "size_gb": 1}
     snapshot["volume"] = volume["id"]
     apply(storage(volumes=[volume]))
-    qemu_io(tmp_path, target[1], export, "write -P 8 512M 1M")
+    code, text = qemu_io(tmp_path, target[1], export, "write -P 8 512M 1M")
+    assert code == 0, text
     volume = {**volume, "exports": []}
     taken = apply(storage(volumes=[volume], snapshots=[snapshot]))
     assert taken["observed"]["snapshots"][snapshot["id"]]["state"] == "available", taken["objects"]
 
     volume = {**volume, "exports": [export]}
     apply(storage(volumes=[volume], snapshots=[snapshot]))
-    qemu_io(tmp_path, target[1], export, "write -P 9 512M 1M")
+    code, text = qemu_io(tmp_path, target[1], export, "write -P 9 512M 1M")
+    assert code == 0, text
     reader = build_export(build_id())
     copy = build_volume(size_gb=2, source={"snapshot": snapshot["id"]}, exports=[reader])
     made = apply(storage(volumes=sorted([volume, copy], key=lambda row: row["id"]), snapshots=[snapshot]))
@@ -115,8 +120,27 @@ def test_snapshots_and_copies_hold_what_was_there(storage, target, tmp_path):
         "error": None,
     }
     code, text = qemu_io(tmp_path, target[1], reader, "read -P 8 512M 1M", "read -P 0 1600M 1M")
-    assert code == 0
+    assert code == 0, text
     assert "failed" not in text
+
+
+def test_a_copy_that_is_whole_before_its_run_ends_is_exported_too(storage, target, tmp_path, monkeypatch):
+    plan = exports.plan_exports
+
+    def plan_and_wait(document, observed):
+        planned = plan(document, observed)
+        for record in tasks.read_tasks(document).values():
+            tasks.wait(document, record["kind"], record["object_id"], time.monotonic() + PATIENCE_S)
+        return planned
+
+    monkeypatch.setattr(exports, "plan_exports", plan_and_wait)
+    first, export = build_volume(), build_export(build_id())
+    apply(storage(volumes=[first]))
+    copy = build_volume(source={"volume": first["id"]}, exports=[export])
+    made = apply(storage(volumes=sorted([first, copy], key=lambda row: row["id"])))
+    assert made["observed"]["volumes"][copy["id"]]["state"] == "available"
+    code, text = qemu_io(tmp_path, target[1], export, "read -P 0 0 4k")
+    assert code == 0, text
 
 
 def test_a_snapshot_in_use_is_of_one_moment_or_refused(storage):
@@ -146,7 +170,7 @@ def test_a_volume_of_an_image_is_the_disk_in_it(storage, target, tmp_path):
     made = apply(storage(images=[row], volumes=[volume]))
     assert made["observed"]["volumes"][volume["id"]]["state"] == "available", json.dumps(made["objects"])
     code, text = qemu_io(tmp_path, target[1], export, "read -P 33 0 64k", "read -P 0 64k 64k")
-    assert code == 0
+    assert code == 0, text
     assert "failed" not in text
 
 
@@ -164,7 +188,7 @@ def test_s05_what_a_guest_wrote_is_bytes_and_no_format(storage, target, tmp_path
     apply(storage(volumes=[volume]))
     apply(storage(volumes=sorted([volume, copy], key=lambda row: row["id"])))
     code, text = qemu_io(tmp_path, target[1], reader, "read -v 0 16")
-    assert code == 0
+    assert code == 0, text
     assert "51 46 49 fb" in text
 
 
