@@ -232,32 +232,34 @@ need_hosts() {
     need_packages e2fsprogs iproute2 mmdebstrap openssh-client qemu-block-extra qemu-system-x86 qemu-utils systemd-container
 }
 
-run_hosts() {
-    need_hosts
+run_labs() {
+    need_hosts "$1"
     check "the prepared tree" .venv/bin/python molecule/hosts/lab.py tree
-    say "hosts: labs that are made, killed and taken away"
+    say "$1: labs that are made, killed and taken away"
     run_pytest lab tests/lab
+}
+
+run_hosts() {
+    run_labs hosts
     run_scenario two-hypervisors
 }
 
 run_molecule() {
-    need_hosts molecule
-    check "the prepared tree" .venv/bin/python molecule/hosts/lab.py tree
-    run_pytest lab tests/lab
+    run_labs molecule
     local folder
     for folder in molecule/*/molecule.yml; do run_scenario "$(basename "$(dirname "$folder")")"; done
 }
 
-# api wants processors and nothing else of this machine, and hosts has its hosts to itself: they are run beside host and
-# distributed, which mostly wait (for guests, boots, deadlines). Not beside unit, which takes both processors for its half
-# minute, nor e2e, which looks at what the machine runs.
+# api wants processors and nothing else of this machine, and a scenario has its hosts to itself: they are run beside host
+# and distributed, which mostly wait (for guests, boots, deadlines). Not beside unit, which takes both processors for its
+# half minute, nor e2e and tests/lab, which look at what this machine has.
 run_meanwhile() {
-    local tier nice
+    local tier
     for tier in "$@"; do
-        nice=0
-        [ "$tier" != api ] || nice=19
-        renice -n $nice "$BASHPID" >/dev/null
-        "run_$tier"
+        case $tier in
+            api) renice -n 19 "$BASHPID" >/dev/null; run_api ;;
+            hosts) renice -n 0 "$BASHPID" >/dev/null; run_scenario two-hypervisors ;;
+        esac
     done
 }
 
@@ -272,7 +274,10 @@ begun=
 for tier in "${tiers[@]}"; do
     [[ " ${meanwhile[*]} " != *" $tier "* ]] || continue
     case $tier in
-        host) [ ${#meanwhile[@]} = 0 ] || { begin_beside meanwhile run_meanwhile "${meanwhile[@]}" && begun=1; } ;;
+        host)
+            [[ " ${meanwhile[*]} " != *" hosts "* ]] || run_labs hosts
+            [ ${#meanwhile[@]} = 0 ] || { begin_beside meanwhile run_meanwhile "${meanwhile[@]}" && begun=1; }
+            ;;
         e2e | molecule) [ -z "$begun" ] || { end_beside meanwhile && begun=; } ;;
     esac
     "run_$tier"
