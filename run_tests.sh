@@ -10,10 +10,10 @@ usage() {
 usage: ./run_tests.sh [TIER ...] [-- PYTEST OPTIONS]
 
   unit      lint, formatting, module and role documentation, pure functions, tables    ~1 minute
-  api       the Flask app and the loop over SQLite and PostgreSQL                     ~14 minutes
-  host      modules against this machine's libvirt, bridges, iptables in namespaces    ~10 minutes
-  distributed  several API and worker processes over PostgreSQL, RabbitMQ and Redis    ~4 minutes
-  hosts     several hosts over ssh: labs, and molecule's two-hypervisors              ~12 minutes
+  api       the Flask app and the loop over SQLite and PostgreSQL                     ~12 minutes
+  host      modules against this machine's libvirt, bridges, iptables in namespaces    ~18 minutes
+  distributed  several API and worker processes over PostgreSQL, RabbitMQ and Redis    ~3 minutes
+  hosts     several hosts over ssh: labs, and molecule's two-hypervisors               ~5 minutes
   e2e       ./stack.sh, unmodified clients, tempest, real guests, kills, ./unstack.sh  ~25 minutes
   molecule  all scenarios of molecule, each in whole                                   ~2 hours
 
